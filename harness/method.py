@@ -1,0 +1,139 @@
+"""The protocol of a memory method: fit once, write a history, steer the answer to a question.
+
+A method never builds prompts, decodes or scores; the harness does, alike for every method. A state is an
+immutable value, so that it can be shared between questions, swapped for a donor's, batched and saved.
+Importing this module, or the module of any method, imports no torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.episodes import Episode, History, Message, Query
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.backbones import Backbone
+    from harness.experiment import Budget
+    from harness.training import FitReport
+
+Condition = Literal["replayed", "windowed", "removed", "own_text"]
+Arm = Literal["own", "donor", "mean", "shuffled", "zero"]
+Family = Literal["reference", "textual", "parametric", "outside_channel", "online_state"]
+
+
+class MethodConfig(BaseModel):
+    """Typed hyper-parameters of a method; every field names its unit, default and source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method can be asked for."""
+
+    family: Family
+    arms: Mapping[Condition, tuple[Arm, ...]]
+    """The conditions it serves, and under each the arms it has."""
+    fits: bool = False
+    """Learns parameters once a backbone, by ``fit``."""
+    gates: bool = False
+    """Has validity gates of its own (``MemoryMethod.gates``), run before the first episode."""
+
+
+class MemoryState(ABC):
+    """What a method keeps of a history. Immutable."""
+
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that must be kept for this history (never the backbone's weights)."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """A few JSON values for the record: kind, counts, norms."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write safetensors and JSON into ``directory``."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path) -> MemoryState:
+        """The state that ``save`` wrote."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How a memory acts on one question. Every field unset is the frozen backbone."""
+
+    messages: tuple[Message, ...] | None = None
+    """Text put in the place of the history (condition ``own_text``); None leaves the condition's own."""
+    past_key_values: Callable[[], Any] | None = None
+    """Makes a fresh transformers Cache to start from: a prefix, or a cache that carries the memory's state."""
+    adapter: str | None = None
+    """Name of the PEFT adapter that is active while the question is answered."""
+    hooks: Callable[[Any], AbstractContextManager[Any]] | None = None
+    """Given the bare model, a context manager that installs forward hooks and removes them on leaving."""
+    logits_processor: Any = None
+    """A transformers LogitsProcessor that mixes next-token scores."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """For the record: retrieved ids, kept ratio, ..."""
+
+
+class MemoryMethod(ABC):
+    """One way to give a language model memory. Subclass it in one file under ``methods/``."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for ``harness methods`` and the docs."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Row names that stand for this method with these settings."""
+    capabilities: ClassVar[Capabilities]
+    FIT_VERSION: ClassVar[int] = 1
+    """Raised whenever the same episodes and settings would now give other parameters."""
+
+    def __init__(self, config: MethodConfig, backbone: Backbone, seed: int) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.seed = seed
+
+    def fit(self, episodes: Sequence[Episode], budget: Budget, workdir: Path) -> FitReport:
+        """Learn parameters, resuming from ``workdir`` where an earlier fit was cut off."""
+        raise HarnessError(f"method '{self.name}' learns nothing; remove the fit of its row")
+
+    @abstractmethod
+    def write(self, history: History, state: MemoryState | None = None) -> MemoryState | None:
+        """Ingest a history; with a state, continue it online. None where nothing is kept."""
+
+    @abstractmethod
+    def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
+        """How the memory acts on ``query``; with ``writes`` the tokens read are also written."""
+
+    def trace(self, history: History, query: Query) -> MemoryState:
+        """What the memory read at each position of another episode's prompt: the donor of ``replayed``."""
+        raise HarnessError(f"method '{self.name}' has no donor arm under 'replayed'; remove the arm from the task")
+
+    def gates(self, probe: Sequence[Episode]) -> list[Any]:
+        """Results of the method's own validity gates (:class:`harness.gates.GateResult`) on a small probe."""
+        return []
+
+    def trainable_parameters(self) -> int:
+        """Number of parameters that ``fit`` learns."""
+        return 0
+
+    def save(self, directory: Path) -> None:
+        """Write the learned parameters (safetensors and JSON); nothing where nothing is learned."""
+
+    def load(self, directory: Path) -> None:
+        """Read what ``save`` wrote."""
+
+    def close(self) -> None:
+        """Detach from the backbone, which is then the frozen one again, bit for bit."""
