@@ -1,0 +1,181 @@
+"""The unit of truth: what a cell leaves behind, ``record.json`` and ``samples.parquet``.
+
+A record is a superset of lm-eval's result fields (same names, same shapes), so that its readers can read ours.
+Files appear under their final name only when whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class GateOutcome(_Part):
+    """One validity gate (RIGOR 1)."""
+
+    name: str = Field(description="e.g. equality.padding.sharp, activity.state, isolation.same_history")
+    status: Literal["pass", "warn"] = Field(description="A failed gate leaves no record at all.")
+    value: float | None = Field(None, description="What was measured, e.g. a relative difference.")
+    limit: float | None = Field(None, description="What it was held against.")
+    note: str = ""
+
+
+class Provenance(_Part):
+    """Enough to run the cell again and to know what it ran on (RIGOR 5)."""
+
+    config: dict[str, Any] = Field(description="Resolved experiment.")
+    config_hash: str = Field(description="sha256 of the canonical JSON of `config`.")
+    commit: str = Field(description="Commit of this repository, or 'unknown' outside git.")
+    dirty: bool = Field(description="Uncommitted changes were present.")
+    versions: dict[str, str] = Field(description="python, torch, transformers, peft, lm_eval, ray, snakemake, ...")
+    backbone: dict[str, Any] = Field(description="spec, revision, digest, parameters, tokenizer_hash, chat_template_hash")
+    data: dict[str, Any] = Field(description="source (official, rebuilt, generated), file, hash, episodes, questions")
+    fit: dict[str, Any] | None = Field(None, description="address, restored (bool), adapter_hash, steps, loss, seconds")
+    prompt_hash: str = Field(description="Digest of the wording of the prompts used.")
+    dtype: str
+    attention: str = Field(description="Attention backend really used.")
+    batch_size: int
+    seed: int
+    device: str = Field(description="CPU or GPU name.")
+    threads: int
+
+
+class Costs(_Part):
+    """What the cell cost. Seconds are wall clock; the write is charged once a history (in the cell that did it)."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    write_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    overhead_seconds: float = Field(0.0, description="wall minus write, prefill and decode.")
+    peak_bytes: int = Field(0, description="Peak resident memory of the worker; device memory on CUDA.")
+    tokens_written: int = 0
+    tokens_in: int = Field(0, description="Prompt tokens the model attended to, a question each.")
+    tokens_out: int = 0
+    state_bytes: int = Field(0, description="Mean bytes kept for a history.")
+    trainable_parameters: int = 0
+
+
+class Score(_Part):
+    """One metric of the cell, with its honest interval."""
+
+    value: float = Field(description="Mean over questions, 0 to 1.")
+    low: float | None = Field(None, description="Lower end of the 95% interval, clusters resampled; None where undefined.")
+    high: float | None = None
+    n: int = Field(description="Questions scored.")
+    clusters: int = Field(description="Independent root documents behind them.")
+    rule: Literal["official", "release"] = "official"
+
+
+class Record(_Part):
+    """Everything one cell says. One schema for every method, task, condition and arm."""
+
+    schema_version: int = SCHEMA_VERSION
+    experiment: str
+    backbone: str
+    row: str
+    method: str
+    task: str
+    condition: str
+    arm: str
+    seed: int
+    scores: dict[str, Score] = Field(description="Metric name to score; categories as metric/category.")
+    primary_metric: str
+    gates: list[GateOutcome] = []
+    warnings: list[str] = Field([], description="RIGOR 1 WARN lines; they travel into the table's notes.")
+    costs: Costs = Costs()
+    provenance: Provenance
+    questions: int
+    truncated: int = Field(0, description="Histories that were cut.")
+    lost_share: float = Field(0.0, description="Mean share of history tokens lost to cutting.")
+    # --- lm-eval's own names ---
+    results: dict[str, Any] = {}
+    group_subtasks: dict[str, list[str]] = {}
+    configs: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    n_shot: dict[str, int] = Field({}, alias="n-shot")
+    higher_is_better: dict[str, Any] = {}
+    n_samples: dict[str, Any] = Field({}, alias="n-samples")
+    date: float = 0.0
+    git_hash: str = ""
+
+
+SAMPLE_COLUMNS = {
+    "question_id": "string: the data set's id of the question",
+    "history_id": "string: episode",
+    "root": "string: root document, the cluster",
+    "category": "string: the task's category of the question, or empty",
+    "donor": "string: episode whose memory was used in the donor arm, else empty",
+    "draw": "int: which derangement (donor arm), else 0",
+    "prompt_tokens": "int: tokens the model attended to before answering",
+    "new_tokens": "int: tokens generated",
+    "hit_cap": "bool: the answer was cut by the token cap",
+    "prompt_sha256": "string: digest of the prompt's token ids",
+    "answer_sha256": "string: digest of the answer text",
+    "answer": "string: the answer; absent in committed records of official data",
+    "score.<metric>": "float: one column a metric",
+}
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that becomes ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with sorted keys, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save(record: Record, samples: pd.DataFrame, directory: Path) -> None:
+    """Leave a cell: samples first, the record last, so that a record means that all is there."""
+    with atomic(directory / "samples.parquet") as temporary:
+        samples.to_parquet(temporary, index=False)
+    write_json(directory / "record.json", record.model_dump(mode="json", by_alias=True))
+
+
+def load(path: Path) -> Record:
+    """Read ``record.json``.
+
+    Raises:
+        HarnessError: missing, torn, or of another schema.
+    """
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HarnessError(f"there is no record at {path}; run the pipeline first") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise HarnessError(f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again") from error
