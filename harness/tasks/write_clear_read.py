@@ -1,0 +1,107 @@
+"""Write, clear, read: a few invented facts are told, the text is removed, each is asked for.
+
+The smallest question that only a memory can answer: nothing in a model's weights helps, and a guess is right once
+in ``values`` times.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from pydantic import Field, model_validator
+
+from harness.episodes import Episode, History, Message, Question, episodes_digest
+from harness.experiment import DataSpec
+from harness.tasks.base import Metric, Split, Task, TaskData, TaskSettings
+
+EPISODES = 100
+"""Episodes generated where the experiment names no number."""
+
+COLOURS = ("red", "blue", "green", "black", "white", "yellow", "orange", "purple", "brown", "pink", "gray", "gold")
+"""Short words, so that the answer of a training episode is a token or two in most vocabularies."""
+
+THINGS = ("car", "door", "hat", "boat", "kite", "coat", "bike", "lamp", "cup", "bag", "tent", "chair", "desk", "ring")
+
+TELLINGS = (
+    "{name}'s {thing} is {colour}.",
+    "{name} has a {thing} that is {colour}.",
+    "The {thing} of {name} is {colour}.",
+    "{name} painted the {thing} {colour}.",
+)
+
+NAMES = tuple(
+    """
+    Aaron Abby Adam Adele Aisha Alan Albert Alice Alma Amber Amy Andre Andrew Angela Anita Anna Anthony Anton Arthur
+    Audrey Barbara Basil Beatrice Ben Bernard Beth Bianca Blake Boris Brenda Brian Bruce Bruno Carla Carlos Carmen
+    Carol Caroline Cecil Celia Chad Charles Charlotte Chloe Chris Claire Clara Claude Colin Conrad Cora Craig Cyril
+    Daisy Dana Daniel Daphne David Dawn Dean Deborah Dennis Derek Diana Diego Dinah Dominic Donald Dora Doris Douglas
+    Duncan Edgar Edith Edward Eileen Elaine Elena Eli Ella Ellen Elmer Elsa Emil Emily Emma Eric Erica Ernest Esther
+    Ethan Eugene Eva Evan Faith Farah Felix Fiona Flora Frances Frank Fred Gail Gavin Gemma George Gerald Gina Gloria
+    Gordon Grace Graham Greta Gustav Hana Hannah Harold Harriet Harry Hazel Heather Hector Heidi Helen Henry Herman
+    Hugo Ian Ida Igor Ines Ingrid Irene Iris Isaac Ivan Ivy Jack Jacob Jake James Jane Jasper Jean Jenny Jerome Jill
+    Joan Joel John Jonas Joseph Joyce Judy Julia Julian June Karen Karl Kate Keith Kelly Kevin Klaus Lara Laura Leah
+    Lena Leo Leon Lewis Liam Lidia Linda Lisa Lloyd Louis Lucas Lucy Luke Luna Lydia Mabel Marco Margaret Maria Mark
+    Martha Martin Mary Matthew Maud Max Maya Megan Mia Michael Mila Miles Mona Monica Morris Nadia Nancy Naomi Nathan
+    Neil Nell Nicholas Nina Noah Nora Norman Olga Oliver Olivia Omar Oscar Otto Owen Pablo Pamela Patrick Paul Paula
+    Pedro Penny Peter Philip Phoebe Quentin Rachel Ralph Ray Rebecca Rita Robert Roger Rosa Roy Ruby Rupert Ruth Ryan
+    Sally Samuel Sandra Sara Scott Sean Selma Simon Sofia Stella Steven Susan Sylvia Tara Teresa Thomas Tina Toby Tom
+    Ursula Vera Vernon Victor Viola Walter Wanda Warren Wendy Wilma Xavier Yara Yusuf Zara Zoe
+    """.split()  # noqa: SIM905 - three hundred quoted names would fill a screen for nothing
+)
+
+
+class Facts(TaskSettings):
+    """The size of an episode."""
+
+    facts: int = Field(2, ge=1, le=len(THINGS), description="Facts told, and questions asked, an episode.")
+    values: int = Field(10, ge=2, le=len(COLOURS), description="Possible answers.")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Facts:
+        if self.facts > self.values:
+            raise ValueError("each fact of an episode has its own answer, so facts may not exceed values")
+        return self
+
+
+class WriteClearRead(Task):
+    """Invented facts about people's things; see the module's text."""
+
+    name = "write_clear_read"
+    summary = "a few invented facts are told, their text is removed, each is asked for"
+    unit = "fact"
+    metrics = (Metric("acc"),)
+    primary_metric = "acc"
+    max_new_tokens = 4
+    splits = ("test", "train")
+    Settings = Facts
+
+    def _load(self, data: DataSpec, split: Split, settings: Facts, count: int | None) -> TaskData:
+        # No name is in both splits: what is learnt is to keep a fact, not a person.
+        names = NAMES[::2] if split == "train" else NAMES[1::2]
+        rng = random.Random(f"{self.name}/{split}/{data.seed}")
+        episodes = tuple(_episode(f"{split}-{n:05d}", names, settings, rng) for n in range(count or EPISODES))
+        where = f"{self.name} {split}, seed {data.seed}"
+        return TaskData(episodes, "generated", where, episodes_digest(episodes))
+
+    def score(self, answer: str, q: Question) -> dict[str, float]:
+        """``acc``: the first word is the answer, whatever its case and punctuation."""
+        return {"acc": float(_first_word(answer) in map(_first_word, q.answers))}
+
+
+def _first_word(text: str) -> str:
+    found = re.search(r"\w+", text.lower())
+    return found.group() if found else ""
+
+
+def _episode(name: str, names: tuple[str, ...], settings: Facts, rng: random.Random) -> Episode:
+    people = rng.sample(names, settings.facts)
+    things = rng.sample(THINGS, settings.facts)
+    colours = rng.sample(COLOURS[: settings.values], settings.facts)
+    messages, questions = [], []
+    for n, (person, thing, colour) in enumerate(zip(people, things, colours, strict=True)):
+        told = rng.choice(TELLINGS).format(name=person, thing=thing, colour=colour)
+        messages.append(Message(told, id=str(n)))
+        asked = f"What colour is {person}'s {thing}?"
+        questions.append(Question(f"{name}-{n}", asked, (colour,), evidence=(str(n),)))
+    return Episode(name, History(tuple(messages)), tuple(questions), root=name, source="generated")
