@@ -1,0 +1,97 @@
+"""Where S travels: a transformers cache that carries the state of every memory layer beside keys and values.
+
+Row repetition, selection and beam reordering happen to state and keys together, a snapshot is a deep copy, and
+cropping, which assisted decoding needs and a recurrence cannot undo, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+
+from harness.errors import HarnessError
+
+
+@dataclass
+class Segments:
+    """The message writes of one logical call, before they are scanned.
+
+    Means are taken before the projections (specification 1.7); the projections are linear, so their sums are
+    kept instead of hidden states: a few numbers a message, however long it is.
+    """
+
+    sums: Tensor
+    """[B, M, P], the sum of packed projections over the active tokens of each message."""
+    counts: Tensor
+    """[B, M], how many tokens that were."""
+
+
+class MemoryCache(DynamicCache):
+    """Keys, values and the memory's state for one batch.
+
+    Args:
+        config: The backbone's configuration.
+        states: One tensor a memory layer, [B, N, r, r]; it is never written in place.
+        writes: Whether the tokens that are read are also written.
+        keep_kv: False leaves keys and values out: for a single forward, such as a training pass.
+        replayed: One tensor a memory layer, [1, T', R]: reads of another stream, used instead of the state's own
+            at equal positions (the donor under ``replayed``); past its end it starts again from the beginning.
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        states: list[Tensor],
+        *,
+        writes: bool,
+        keep_kv: bool = True,
+        replayed: list[Tensor] | None = None,
+    ) -> None:
+        super().__init__(config=config)
+        self.states = list(states)
+        self.writes = writes
+        self.keep_kv = keep_kv
+        self.replayed = replayed
+        self.seen = torch.zeros(states[0].shape[0], dtype=torch.long, device=states[0].device)
+        """[B], valid tokens fed so far."""
+        self.pending: list[Segments | None] = [None] * len(states)
+        self.message_ids: Tensor | None = None
+        self.recorded: list[list[Tensor]] | None = None
+        """Where reads are kept when asked for: a list a layer of [B, T, R]."""
+
+    def announce(self, message_ids: Tensor | None) -> None:
+        """Say which message each token of the next forward belongs to, [B, T], -1 for none.
+
+        Announced forwards are parts of one logical call, in which every token reads the state from before it;
+        the call ends with :meth:`DeltaMemModel.commit` or with the first forward that is not announced.
+        """
+        self.message_ids = message_ids
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        if not self.keep_kv:
+            return key_states, value_states
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def _each_row(self, change: Any) -> None:
+        self.states = [change(s) for s in self.states]
+        self.seen = change(self.seen)
+        self.pending = [p and Segments(change(p.sums), change(p.counts)) for p in self.pending]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._each_row(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._each_row(lambda x: x[indices])
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        self._each_row(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        raise HarnessError("a δ-mem state cannot be rolled back, so assisted decoding is refused; decode without it")

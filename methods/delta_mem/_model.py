@@ -1,0 +1,150 @@
+"""δ-mem as a PEFT method: ``get_peft_model(model, DeltaMemConfig())`` and all of PEFT's verbs.
+
+Importing this module registers the method, which ``PeftModel.from_pretrained`` needs done beforehand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import register_peft_method
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from harness.errors import HarnessError
+from methods.delta_mem._cache import MemoryCache
+from methods.delta_mem._config import DeltaMemConfig
+from methods.delta_mem._layer import Call, DeltaMemLayer, Door
+
+
+class DeltaMemModel(BaseTuner):
+    """A frozen causal LM with a memory beside each self-attention module."""
+
+    prefix = "delta_mem_"
+    tuner_layer_cls = DeltaMemLayer
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def _pre_injection_hook(self, model: nn.Module, config: DeltaMemConfig, adapter_name: str) -> None:
+        self.door = Door()
+        self.layers: list[DeltaMemLayer] = []
+        decoder = model.get_decoder()
+        self._door_hooks = [
+            decoder.register_forward_pre_hook(self._enter, with_kwargs=True),
+            decoder.register_forward_hook(self._leave, with_kwargs=True, always_call=True),
+        ]
+
+    def _create_and_replace(
+        self,
+        peft_config: DeltaMemConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if isinstance(target, DeltaMemLayer):
+            target.update_layer(adapter_name, peft_config)
+            return
+        missing = [f"{h}_proj" for h in "qkvo" if not isinstance(getattr(target, f"{h}_proj", None), nn.Linear)]
+        if missing:
+            raise HarnessError(
+                f"{current_key} ({type(target).__name__}) has no linear {', '.join(missing)}, which δ-mem corrects; "
+                "use a backbone with separate q, k, v and o projections"
+            )
+        layer = DeltaMemLayer(target, self.door, len(self.layers))
+        layer.update_layer(adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self.layers.append(layer)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put a module in another's place. PEFT's own assumes that the base layer has one weight."""
+        if isinstance(child, DeltaMemLayer):
+            child.unhook()
+        setattr(parent, child_name, new_module)
+
+    def unload(self) -> nn.Module:
+        """Take every memory off; the backbone is then the frozen one, bit for bit."""
+        for hook in self._door_hooks:
+            hook.remove()
+        return super().unload()
+
+    def _check_merge_allowed(self) -> None:
+        raise ValueError("δ-mem cannot be merged: its corrections depend on a state, not on weights alone")
+
+    # --- the door: what all memories see of one forward ---
+
+    def _enter(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not self.layers or self.layers[0].disable_adapters:
+            return
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, MemoryCache):
+            raise HarnessError(
+                "a δ-mem adapter is active but the call carries no state, so the memory would be silently off; "
+                "pass past_key_values=model.memory_cache(...), or disable the adapter"
+            )
+        tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
+        tokens = args[0] if tokens is None else tokens
+        mask = token_mask(kwargs.get("attention_mask"), *tokens.shape[:2], tokens.device)
+        if cache.states[0].shape[0] != mask.shape[0]:
+            raise HarnessError(
+                f"the δ-mem state has {cache.states[0].shape[0]} rows but the batch has {mask.shape[0]}; "
+                "expand the state explicitly with batch_repeat_interleave"
+            )
+        message_ids, cache.message_ids = cache.message_ids, None
+        if message_ids is None:
+            self.commit(cache)
+        self.door.call = Call(mask, cache, message_ids if self._writes_messages else None)
+
+    def _leave(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if self.door.call is not None:
+            self.door.call.cache.seen = self.door.call.cache.seen + self.door.call.mask.sum(1)
+            self.door.call = None
+
+    @property
+    def _active_config(self) -> DeltaMemConfig:
+        return self.peft_config[self.active_adapters[0]]
+
+    @property
+    def _writes_messages(self) -> bool:
+        return self._active_config.memory_write_granularity == "message_mean"
+
+    # --- states ---
+
+    def zero_states(self, batch_size: int = 1) -> list[Tensor]:
+        """The state before anything was written: one [B, N, r, r] of zeros a memory layer, fp32."""
+        config, device = self._active_config, self.layers[0].base_layer.q_proj.weight.device
+        shape = (batch_size, config.num_state_heads, config.r, config.r)
+        return [torch.zeros(shape, device=device) for _ in self.layers]
+
+    def memory_cache(self, states: list[Tensor] | None = None, *, batch_size: int = 1, **options: Any) -> MemoryCache:
+        """A cache to start from, with ``states`` (default zero); options as in :class:`MemoryCache`."""
+        states = self.zero_states(batch_size) if states is None else states
+        return MemoryCache(self.model.config, states, **{"writes": True, **options})
+
+    def commit(self, cache: DynamicCache) -> None:
+        """End a logical call: the messages announced since the last one are written, in order."""
+        if isinstance(cache, MemoryCache):
+            for layer in self.layers:
+                layer.memory.commit(cache, layer.index)
+
+
+def token_mask(attention_mask: Any, B: int, T: int, device: torch.device) -> Tensor:
+    """Which of this call's tokens are real, [B, T] bool, from the 2-D mask alone (specification 1.6; DESIGN 4).
+
+    Raises:
+        HarnessError: another form of mask. What a 4-D mask means differs between attention backends, and
+            guessing is how a memory gets silently turned off.
+    """
+    if attention_mask is None:
+        return torch.ones(B, T, dtype=torch.bool, device=device)
+    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
+        raise HarnessError("δ-mem needs the 2-D attention mask [batch, tokens]; pass that instead of a prepared one")
+    return attention_mask[:, -T:].to(device=device, dtype=torch.bool)
+
+
+register_peft_method(name="delta_mem", config_cls=DeltaMemConfig, model_cls=DeltaMemModel)
