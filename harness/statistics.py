@@ -1,0 +1,185 @@
+"""Honest uncertainty: means and paired differences over questions, clustered by root document.
+
+The estimand is always the mean over questions. Questions of one root document (one conversation, one book) share
+their luck, so intervals count clusters, not questions: the cluster-robust t interval with G - 1 degrees of freedom,
+which keeps its 95% where the percentile bootstrap covers 90% (ten clusters), needs no random draws, and serves one
+cluster a question as well. Fewer than ``FEWEST_CLUSTERS`` clusters carry no interval and no test: such a mean speaks
+of these contexts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from harness.errors import HarnessError
+
+LEVEL = 0.95
+FEWEST_CLUSTERS = 6
+EXACT_CLUSTERS = 20
+"""Below this many clusters every pattern of signs is tried."""
+DRAWS = 10_000
+
+Verdict = Literal["reproduced", "compatible", "not reproduced", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions with its 95% interval; ``low`` and ``high`` are None where there are too few clusters."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    """Questions."""
+    clusters: int
+    p: float | None = None
+    """Two-sided p of a paired difference; None for plain means and where there are too few clusters."""
+    test: str = ""
+    """Which test gave ``p``."""
+
+    @property
+    def above_zero(self) -> bool:
+        """The whole interval lies above zero."""
+        return self.low is not None and self.low > 0
+
+
+def mean(values: ArrayLike, clusters: Iterable[object]) -> Estimate:
+    """Mean of scores in [0, 1] with its cluster-robust 95% t interval.
+
+    Args:
+        values: One score a question, shape (n,).
+        clusters: The root document of each question, length n.
+
+    Raises:
+        HarnessError: no questions, unequal lengths, or a value outside [0, 1].
+    """
+    scores, codes = _checked(values, clusters, 0.0)
+    low, high = _interval(scores, codes, 0.0)
+    return Estimate(float(scores.mean()), low, high, len(scores), int(codes.max()) + 1)
+
+
+def paired(
+    left: ArrayLike, right: ArrayLike, clusters: Iterable[object], rng: np.random.Generator | None = None
+) -> Estimate:
+    """Mean of ``left - right`` by question, with its interval and the p of "no difference".
+
+    Binary scores with one question a cluster are tested by McNemar's mid-p, all others by sign-flip over clusters.
+
+    Args:
+        left: Scores in [0, 1], shape (n,).
+        right: Scores of the same questions in the same order, shape (n,).
+        clusters: The root document of each question, length n.
+        rng: Draws the signs where there are too many clusters to try all; None seeds one with 0.
+
+    Raises:
+        HarnessError: no questions, unequal lengths, or a value outside [0, 1].
+    """
+    clusters = list(clusters)
+    first, codes = _checked(left, clusters, 0.0)
+    second, _ = _checked(right, clusters, 0.0)
+    difference = first - second
+    groups = int(codes.max()) + 1
+    low, high = _interval(difference, codes, -1.0)
+    p, test = None, ""
+    if groups >= FEWEST_CLUSTERS:
+        binary = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
+        if binary and groups == len(difference):
+            p, test = mcnemar(first, second), "McNemar mid-p"
+        else:
+            p, test = sign_flip(np.bincount(codes, weights=difference), rng), "sign-flip"
+    return Estimate(float(difference.mean()), low, high, len(difference), groups, p, test)
+
+
+def mcnemar(left: ArrayLike, right: ArrayLike) -> float:
+    """Two-sided mid-p of McNemar's test on paired binary scores (Fagerland, Lydersen and Laake, 2013)."""
+    difference = np.asarray(left, float) - np.asarray(right, float)
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    if wins == losses:
+        return 1.0
+    binomial = stats.binom(wins + losses, 0.5)
+    fewer = min(wins, losses)
+    return float(2 * binomial.cdf(fewer) - binomial.pmf(fewer))
+
+
+def sign_flip(totals: ArrayLike, rng: np.random.Generator | None = None) -> float:
+    """Two-sided p that cluster totals are symmetric about zero.
+
+    Exact below ``EXACT_CLUSTERS`` clusters that differ from zero (one at zero has no sign to flip), else ``DRAWS``
+    seeded draws with the observed one counted.
+    """
+    values = np.asarray(totals, float)
+    values = values[values != 0]
+    if not len(values):
+        return 1.0
+    observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()  # patterns equal but for rounding count as ties
+    if len(values) < EXACT_CLUSTERS:
+        sums = values[:1]  # the first sign stays: a pattern and its mirror image have equal absolute sums
+        for value in values[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return float((np.abs(sums) >= observed).mean())
+    rng = np.random.default_rng(0) if rng is None else rng
+    signs = rng.integers(0, 2, size=(DRAWS, len(values)), dtype=np.int8) * 2.0 - 1.0
+    return float((1 + (np.abs(signs @ values) >= observed).sum()) / (1 + DRAWS))
+
+
+def smallest_p(clusters: int) -> float | None:
+    """The smallest p that a sign-flip over so many clusters can reach; None where there is no test."""
+    if clusters < FEWEST_CLUSTERS:
+        return None
+    return 2.0 ** (1 - clusters) if clusters < EXACT_CLUSTERS else 1 / (1 + DRAWS)
+
+
+def verdict(means: Sequence[float], printed: float, band: float, deterministic: bool = False) -> Verdict:
+    """How our numbers of K seeds agree with a printed one, all in the same unit (RIGOR 3).
+
+    *reproduced*: the 90% t interval of our mean lies within ``printed`` +- ``band``; *compatible*: not that, but
+    ``printed`` lies where the next seed is expected; *not reproduced*: it lies outside that and outside our mean
+    +- ``band``; *inconclusive*: none of these, or fewer than three seeds of a row that depends on the seed.
+    """
+    ours, seeds = float(np.mean(means)), len(means)
+    if deterministic:
+        return "reproduced" if abs(ours - printed) <= band else "not reproduced"
+    if seeds < 3:
+        return "inconclusive"
+    spread = float(np.std(means, ddof=1))
+    half = float(stats.t.ppf(0.95, seeds - 1)) * spread / np.sqrt(seeds)
+    if abs(ours - printed) + half <= band:
+        return "reproduced"
+    if abs(ours - printed) <= float(stats.t.ppf(0.975, seeds - 1)) * spread * np.sqrt(1 + 1 / seeds):
+        return "compatible"
+    return "not reproduced" if abs(ours - printed) > band else "inconclusive"
+
+
+def _checked(values: ArrayLike, clusters: Iterable[object], lowest: float) -> tuple[NDArray, NDArray]:
+    """Scores as floats, and clusters as codes 0 .. G-1."""
+    scores, names = np.asarray(values, float), [str(c) for c in clusters]
+    if not len(scores) or len(scores) != len(names):
+        raise HarnessError(f"{len(scores)} scores came with {len(names)} clusters; give one cluster a score, and some")
+    if not ((scores >= lowest) & (scores <= 1)).all():
+        raise HarnessError(f"a score lies outside {lowest:g} to 1 or is missing; mend the metric that gave it")
+    return scores, np.unique(names, return_inverse=True)[1]
+
+
+def _interval(values: NDArray, codes: NDArray, lowest: float) -> tuple[float | None, float | None]:
+    """Cluster-robust t interval, kept within the range ``lowest`` to 1 that the values can take.
+
+    Where no cluster differs from the mean a t interval would claim certainty; then each end moves by the share of
+    clusters that could still be otherwise (Clopper and Pearson's bound for 0 of G).
+    """
+    groups = int(codes.max()) + 1
+    if groups < FEWEST_CLUSTERS:
+        return None, None
+    centre = values.mean()
+    residuals = np.bincount(codes, weights=values - centre)
+    error = np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values)
+    if error < 1e-12:
+        unseen = 1 - ((1 - LEVEL) / 2) ** (1 / groups)
+        return float(centre - unseen * (centre - lowest)), float(centre + unseen * (1 - centre))
+    half = stats.t.ppf((1 + LEVEL) / 2, groups - 1) * error
+    return float(max(centre - half, lowest)), float(min(centre + half, 1.0))
