@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.episodes import Episode, Question, Source, digest
+from harness.data.files import TaskData
+from harness.episodes import Episode, Question, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import DataSpec, TaskSpec
 
@@ -34,20 +35,6 @@ class Metric:
     rule: Literal["official", "release"] = "official"
     """Whether the benchmark's own rule scores, or the one of the paper's released scripts."""
     higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """The episodes of one split, and where they came from."""
-
-    episodes: tuple[Episode, ...]
-    source: Source
-    file: str
-    """Name of the file within the data folder, hub address, or the generator and its seed."""
-    hash: str
-    """sha256 of the file's bytes; of the episodes where they were generated or came from the hub."""
-    note: str = ""
-    """What a reader of the table must know, e.g. that the histories hold evidence paragraphs only."""
 
 
 class TaskSettings(BaseModel):
@@ -147,7 +134,11 @@ class Task(ABC):
         self.prompts = prompts
 
     def load(self, data: DataSpec, split: Split, settings: Mapping[str, Any], count: int | None = None) -> TaskData:
-        """The episodes of a split, at most (where they are generated: exactly) ``count`` of them.
+        """The episodes of a split.
+
+        Args:
+            count: How many to generate; of a training file, how many to keep, shortest first. A test file is read
+                whole, and :func:`select` draws from it.
 
         Raises:
             HarnessError: the task has no such split or setting, or a file is missing or wrong.

@@ -1,0 +1,1 @@
+"""Data: one reader for official files and hub rows, and a generator of the same schemas."""

@@ -1,0 +1,182 @@
+"""Raw rows of a data set, from the folder that ``DELTA_MEM_DATA`` names or from the hub, and checked access to them.
+
+``docs/data.md`` describes the folder. A wrong file ends in one sentence that names file, row and field.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.episodes import Episode, Source, digest
+from harness.errors import HarnessError
+from harness.experiment import DataSpec
+
+VARIABLE = "DELTA_MEM_DATA"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The episodes of one split, and where they came from."""
+
+    episodes: tuple[Episode, ...]
+    source: Source
+    file: str
+    """Name of the file within the data folder, hub address, or the generator and its seed."""
+    hash: str
+    """sha256 of the file's bytes; of the rows where they came from the hub or were generated."""
+    note: str = ""
+    """What a reader of the table must know, e.g. that the file is a sample."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a data folder may hold, by its name within the folder."""
+
+    name: str
+    source: Source = "official"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """Rows of a hub data set."""
+
+    id: str
+    config: str
+    split: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.id}/{self.config}/{self.split}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as the file has them (or, in some schemas, one object), and where they came from."""
+
+    rows: Any
+    source: Source
+    file: str
+    hash: str
+    note: str = ""
+
+
+def folder() -> Path | None:
+    """The data folder that the environment names, or None.
+
+    Raises:
+        HarnessError: it names no folder.
+    """
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise HarnessError(f"{VARIABLE} names {named}, which is no folder; correct it or unset it")
+    return Path(named)
+
+
+def fetch(
+    data: DataSpec, files: tuple[DataFile, ...], generate: Callable[[int], Any], hub: HubRows | None = None
+) -> Raw:
+    """The rows that ``data`` asks for: the first of ``files`` in the folder, the hub's, or generated ones.
+
+    Args:
+        generate: Makes rows of the official schema from a seed.
+
+    Raises:
+        HarnessError: the folder holds none of the files, a file cannot be read, or there is no way to the hub.
+    """
+    root = folder() if data.source != "generated" else None
+    if root is not None:
+        for file in files:
+            path = root / file.name
+            if path.is_file():
+                return Raw(read(path), file.source, file.name, _sha256(path), file.note)
+        raise HarnessError(f"{root} holds no {files[0].name}; put it there or choose `data: {{source: generated}}`")
+    if data.source != "official":
+        rows = generate(data.seed)
+        return Raw(rows, "generated", f"generated, seed {data.seed}", digest(rows))
+    if hub is None:
+        raise HarnessError(f"{files[0].name} is on no hub; set {VARIABLE} to a folder that holds it")
+    return _from_hub(hub)
+
+
+def read(path: Path) -> Any:
+    """The content of a ``.json`` or ``.jsonl`` file (a list of its lines), gzipped or not.
+
+    Raises:
+        HarnessError: the file is missing, cut off, or no JSON.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            text = stream.read()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} cannot be read ({error}); fetch it again") from error
+    if ".jsonl" not in path.suffixes[-2:]:
+        return _parse(text, str(path))
+    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise HarnessError(f"{where} is cut off or no JSON ({error}); fetch it again") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _from_hub(hub: HubRows) -> Raw:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(hub.id, hub.config, split=hub.split, revision=hub.revision).to_list()
+    except (OSError, ValueError, RuntimeError) as error:  # what `datasets` raises where it finds neither net nor cache
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise HarnessError(
+            f"{hub} cannot be had from the hub ({reason}); go online or set {VARIABLE} to a folder with the files"
+        ) from error
+    return Raw(rows, "official", str(hub), digest(rows))
+
+
+def loaded(raw: Raw, episodes: Iterable[Episode], note: str = "") -> TaskData:
+    """What a reader made of ``raw``."""
+    return TaskData(tuple(episodes), raw.source, raw.file, raw.hash, "; ".join(filter(None, (raw.note, note))))
+
+
+def field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """``row[key]``, which must be a ``kind``; ``where`` names file and row for the error.
+
+    Raises:
+        HarnessError: the row is no object, or the field is missing or of another type.
+    """
+    if not isinstance(row, dict) or key not in row:
+        raise HarnessError(f"{where}: the field '{key}' is missing; fetch the file again or compare docs/data.md")
+    if not isinstance(row[key], kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(k.__name__ for k in kinds)
+        got = type(row[key]).__name__
+        raise HarnessError(f"{where}: the field '{key}' is {got}, not {wanted}; compare docs/data.md")
+    return row[key]
+
+
+def rows_of(raw: Raw, kind: type = list) -> Any:
+    """The rows of a file, which must be a list (or another ``kind``) and not empty.
+
+    Raises:
+        HarnessError: they are not.
+    """
+    if not isinstance(raw.rows, kind) or not raw.rows:
+        wanted = "list of rows" if kind is list else "object of rows"
+        raise HarnessError(f"{raw.file} is no {wanted}, or an empty one; compare docs/data.md")
+    return raw.rows

@@ -1,0 +1,152 @@
+"""QASPER (Dasigi et al., 2021): questions about research papers, the source of training episodes.
+
+An episode is a question with its paper as the history, as in the paper of δ-mem, whose 2,219 samples are more than
+the 888 training papers. How that file was built is not published; here it is the shortest questions first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harness.data import generated
+from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of
+from harness.episodes import Episode, History, Message, Question, Source
+from harness.errors import HarnessError
+from harness.experiment import DataSpec
+
+_EVIDENCE = "QASPER training questions with their gold evidence paragraphs in the place of the papers"
+
+FILES = (
+    DataFile("qasper/qasper-train-v0.3.json"),
+    DataFile("qasper/qasper_hf_train.jsonl"),
+    DataFile("qasper/derived/train_answerable_evidence.json.gz", "rebuilt", _EVIDENCE),
+    DataFile("qasper/qasper_hf_train.first10.jsonl", note="the first 10 of 888 papers"),
+)
+# The repository's own branch is a loading script, which `datasets` no longer runs.
+HUB = HubRows("allenai/qasper", "qasper", "train", "refs/convert/parquet")
+
+UNANSWERABLE = "unanswerable"
+GENERATED = 200
+"""Questions generated where the experiment names no number."""
+
+
+def load(data: DataSpec, count: int | None = None) -> TaskData:
+    """The ``count`` shortest training questions (all, where None), or as many generated ones.
+
+    Raises:
+        HarnessError: the data cannot be had, a row is not of the schema, or there are fewer than ``count``.
+    """
+    rows = functools.partial(generated.qasper, count or GENERATED)
+    return read(fetch(data, FILES, rows, HUB), count)
+
+
+def read(raw: Raw, count: int | None = None) -> TaskData:
+    """Questions as episodes, shortest first; root is the paper.
+
+    A list whose rows have a ``paper_index`` is the rebuilt file; an object is the original download; any other list
+    is the hub's rows.
+    """
+    rows: Any = raw.rows
+    one: Callable[[Any, Source, str], Iterator[Episode]] = _paper
+    if isinstance(rows, dict):
+        rows = [{"id": name, **_object(row, f"{raw.file}, {name}")} for name, row in rows_of(raw, dict).items()]
+    elif isinstance(rows_of(raw)[0], dict) and "paper_index" in rows[0]:
+        one = _evidence
+    episodes = [e for n, row in enumerate(rows) for e in one(row, raw.source, f"{raw.file}, row {n}")]
+    episodes.sort(key=_length)
+    if count is not None and count > len(episodes):
+        return loaded(raw, episodes, f"{len(episodes):,} of the {count:,} episodes asked for, all there are")
+    return loaded(raw, episodes[:count])
+
+
+def _length(episode: Episode) -> tuple[int, str]:
+    asked = episode.questions[0]
+    return sum(len(m.content) for m in episode.history.messages) + len(asked.text) + len(asked.answers[0]), episode.id
+
+
+def _object(row: Any, where: str) -> dict:
+    if not isinstance(row, dict):
+        raise HarnessError(f"{where} is no object; compare docs/data.md")
+    return row
+
+
+def _records(value: dict | list, where: str) -> list[dict]:
+    """Rows of a nested list: the download has a list of objects, the hub one object of columns."""
+    if isinstance(value, list):
+        return [_object(row, where) for row in value]
+    columns = {key: column for key, column in value.items() if isinstance(column, list)}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise HarnessError(f"{where}: the columns differ in length; fetch the file again")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _nested(row: Any, key: str, where: str) -> list[dict]:
+    return _records(field(row, key, (list, dict), where), f"{where}, {key}")
+
+
+def _paper(row: Any, source: Source, where: str) -> Iterator[Episode]:
+    """A paper with its full text, in either official schema."""
+    root = field(row, "id", str, where)
+    where = f"{where} ({root})"
+    opening = f"{field(row, 'title', str, where)}\n{field(row, 'abstract', str, where)}".strip()
+    texts = [opening]
+    for section in _nested(row, "full_text", where):
+        name = section.get("section_name") or ""  # a nameless section has null here
+        paragraphs = field(section, "paragraphs", list, where)
+        texts += [f"{name}\n{p}".strip() for p in paragraphs if p and p.strip()]
+    history = History(tuple(Message(text, id=f"p{n}") for n, text in enumerate(texts) if text))
+    if not history.messages:
+        raise HarnessError(f"{where}: the paper has no text; fetch the file again or take the row out")
+    for qa in _nested(row, "qas", where):
+        name = field(qa, "question_id", str, where)
+        given = [field(a, "answer", dict, f"{where}, {name}") for a in _nested(qa, "answers", f"{where}, {name}")]
+        if not given:
+            raise HarnessError(f"{where}, {name}: the question has no answer; take it out")
+        answers = tuple(dict.fromkeys(_answer(a, f"{where}, {name}") for a in given))
+        cited = {text for a in given for text in a.get("evidence") or ()}
+        evidence = tuple(str(m.id) for m in history.messages if m.content.split("\n", 1)[-1] in cited)
+        question = Question(name, field(qa, "question", str, where), answers, _category(answers[0]), evidence)
+        yield Episode(name, history, (question,), root=root, source=source)
+
+
+def _answer(answer: dict, where: str) -> str:
+    """One annotator's answer as text."""
+    if answer.get("unanswerable"):
+        return UNANSWERABLE
+    if spans := answer.get("extractive_spans"):
+        return ", ".join(spans)
+    if isinstance(answer.get("yes_no"), bool):
+        return "yes" if answer["yes_no"] else "no"
+    return field(answer, "free_form_answer", str, where)
+
+
+def _evidence(row: Any, source: Source, where: str) -> Iterator[Episode]:
+    """A paper of the rebuilt file: answerable questions, each with its evidence paragraphs and nothing else."""
+    root = f"paper{field(row, 'paper_index', int, where)}"
+    for n, qa in enumerate(field(row, "qas", list, where)):
+        asked = f"{where}, qa {n}"
+        texts = [str(text).strip() for text in field(qa, "evidence", list, asked)]
+        messages = tuple(Message(text, id=f"p{i}") for i, text in enumerate(texts) if text)
+        if not messages:
+            raise HarnessError(f"{asked}: the question has no evidence; take it out")
+        answers = tuple(dict.fromkeys(map(_plain, field(qa, "answer", list, asked))))
+        if not answers:
+            raise HarnessError(f"{asked}: the question has no answer; take it out")
+        evidence = tuple(str(m.id) for m in messages)
+        question = Question(f"{root}-q{n}", field(qa, "question", str, asked), answers, _category(answers[0]), evidence)
+        yield Episode(question.id, History(messages), (question,), root=root, source=source)
+
+
+def _plain(answer: Any) -> str:
+    """An answer of the rebuilt file: a list of spans, a truth value, or free text."""
+    if isinstance(answer, list):
+        return ", ".join(map(str, answer))
+    if isinstance(answer, bool):
+        return "yes" if answer else "no"
+    return str(answer)
+
+
+def _category(answer: str) -> str:
+    return "closed" if answer in ("yes", "no", UNANSWERABLE) else "open"

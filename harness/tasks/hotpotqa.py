@@ -1,0 +1,33 @@
+"""HotpotQA, distractor setting: questions that need two of ten paragraphs."""
+
+from __future__ import annotations
+
+from harness.data import hotpotqa
+from harness.data.files import TaskData
+from harness.episodes import Question
+from harness.experiment import DataSpec
+from harness.scoring import exact, f1, hotpotqa_f1, normalize_release
+from harness.tasks.base import Metric, Split, Task, TaskSettings
+
+
+class HotpotQA(Task):
+    """Scored by HotpotQA's own rule and, under ``*_release``, by that of the paper's release."""
+
+    name = "hotpotqa"
+    summary = "questions that need two of ten paragraphs (HotpotQA, distractor setting)"
+    unit = "paragraph"
+    metrics = (Metric("em"), Metric("f1"), Metric("em_release", "release"), Metric("f1_release", "release"))
+    primary_metric = "f1"
+    max_new_tokens = 32
+
+    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
+        return hotpotqa.load(data, count)
+
+    def score(self, answer: str, q: Question) -> dict[str, float]:
+        """Exact match and F1 of the best gold answer, by either rule."""
+        return {
+            "em": max(exact(answer, gold) for gold in q.answers),
+            "f1": max(hotpotqa_f1(answer, gold) for gold in q.answers),
+            "em_release": max(exact(answer, gold, normalize_release) for gold in q.answers),
+            "f1_release": max(f1(answer, gold, normalize_release) for gold in q.answers),
+        }

@@ -1,0 +1,39 @@
+"""LoCoMo: questions about a very long dated conversation of two people, categories 1 to 4."""
+
+from __future__ import annotations
+
+import re
+
+from harness.data import locomo
+from harness.data.files import TaskData
+from harness.episodes import Question
+from harness.experiment import DataSpec
+from harness.scoring import locomo_f1
+from harness.tasks.base import Metric, Split, Task, TaskSettings
+
+
+class LoCoMo(Task):
+    """Scored by LoCoMo's own F1, which is also the rule of the paper's release."""
+
+    name = "locomo"
+    summary = "questions about a very long dated conversation (LoCoMo, categories 1 to 4)"
+    unit = "turn"
+    metrics = (Metric("f1"),)
+    primary_metric = "f1"
+    max_new_tokens = 50
+
+    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
+        return locomo.load(data, count)
+
+    def question(self, q: Question, *, removed: bool = False) -> str:
+        """As every task's; a temporal question also says how to date its answer."""
+        asked = super().question(q, removed=removed)
+        return f"{asked} {self.prompts.render(self.name, 'temporal')}" if q.category == "temporal" else asked
+
+    def answer(self, text: str) -> str:
+        """The first line without a label before the answer: ``(a)``, ``b)``, ``Answer:``."""
+        return re.sub(r"\(?\b[ab]\)|answer:", "", super().answer(text), flags=re.IGNORECASE).strip()
+
+    def score(self, answer: str, q: Question) -> dict[str, float]:
+        """``f1`` by the rule of the question's category."""
+        return {"f1": max(locomo_f1(answer, gold, q.category) for gold in q.answers)}

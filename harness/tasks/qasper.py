@@ -1,0 +1,29 @@
+"""QASPER: questions about a research paper; what the trained methods learn from."""
+
+from __future__ import annotations
+
+from harness.data import qasper
+from harness.data.files import TaskData
+from harness.episodes import Question
+from harness.experiment import DataSpec
+from harness.scoring import f1
+from harness.tasks.base import Metric, Split, Task, TaskSettings
+
+
+class QASPER(Task):
+    """A training task: one question an episode, shortest first. Scored by QASPER's answer F1."""
+
+    name = "qasper"
+    summary = "questions about a research paper (QASPER); the training episodes of the paper"
+    unit = "paragraph"
+    metrics = (Metric("f1"),)
+    primary_metric = "f1"
+    max_new_tokens = 64
+    splits = ("train",)
+
+    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
+        return qasper.load(data, count)
+
+    def score(self, answer: str, q: Question) -> dict[str, float]:
+        """``f1`` of the best annotator's answer."""
+        return {"f1": max(f1(answer, gold) for gold in q.answers)}
