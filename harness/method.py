@@ -22,6 +22,8 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from harness.backbones import Backbone
     from harness.experiment import Budget
+    from harness.gates import GateOutcome
+    from harness.progress import Progress
     from harness.training import FitReport
 
 Condition = Literal["replayed", "windowed", "removed", "own_text"]
@@ -42,10 +44,8 @@ class Capabilities:
     family: Family
     arms: Mapping[Condition, tuple[Arm, ...]]
     """The conditions it serves, and under each the arms it has."""
-    fits: bool = False
-    """Learns parameters once a backbone, by ``fit``."""
-    gates: bool = False
-    """Has validity gates of its own (``MemoryMethod.gates``), run before the first episode."""
+    fits: Condition | None = None
+    """Learns parameters once a backbone, from questions asked under this condition; None learns nothing."""
 
 
 class MemoryState(ABC):
@@ -105,8 +105,11 @@ class MemoryMethod(ABC):
         self.backbone = backbone
         self.seed = seed
 
-    def fit(self, episodes: Sequence[Episode], budget: Budget, workdir: Path) -> FitReport:
-        """Learn parameters, resuming from ``workdir`` where an earlier fit was cut off."""
+    def fit(self, episodes: Sequence[Episode], budget: Budget, workdir: Path, progress: Progress) -> FitReport:
+        """Learn parameters, resuming from ``workdir`` where an earlier fit was cut off.
+
+        Questions come in the wording of ``capabilities.fits``: their text is the user message itself.
+        """
         raise HarnessError(f"method '{self.name}' learns nothing; remove the fit of its row")
 
     @abstractmethod
@@ -121,8 +124,12 @@ class MemoryMethod(ABC):
         """What the memory read at each position of another episode's prompt: the donor of ``replayed``."""
         raise HarnessError(f"method '{self.name}' has no donor arm under 'replayed'; remove the arm from the task")
 
-    def gates(self, probe: Sequence[Episode]) -> list[Any]:
-        """Results of the method's own validity gates (:class:`harness.gates.GateResult`) on a small probe."""
+    def gates(self, probe: Sequence[Episode]) -> list[GateOutcome]:
+        """Run the method's own validity gates on a small probe.
+
+        Raises:
+            GateError: one failed; no record may be written.
+        """
         return []
 
     def trainable_parameters(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,11 +19,16 @@ from scipy import stats
 
 from harness.errors import HarnessError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LEVEL = 0.95
 FEWEST_CLUSTERS = 6
 EXACT_CLUSTERS = 20
 """Below this many clusters every pattern of signs is tried."""
 DRAWS = 10_000
+QUESTION = ["history_id", "question_id"]
+"""The columns that name a question within a task."""
 
 Verdict = Literal["reproduced", "compatible", "not reproduced", "inconclusive"]
 
@@ -154,6 +159,35 @@ def verdict(means: Sequence[float], printed: float, band: float, deterministic: 
     if abs(ours - printed) <= float(stats.t.ppf(0.975, seeds - 1)) * spread * np.sqrt(1 + 1 / seeds):
         return "compatible"
     return "not reproduced" if abs(ours - printed) > band else "inconclusive"
+
+
+def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row a question (index ``QUESTION``): its score, averaged over donor draws, its root and its category.
+
+    Args:
+        samples: Columns of ``harness.records.SAMPLE_COLUMNS``; ``score.<metric>`` lies in [0, 1].
+        metric: Name of the metric.
+
+    Raises:
+        HarnessError: the samples have no such metric.
+    """
+    column = f"score.{metric}"
+    if column not in samples:
+        raise HarnessError(f"the samples have no column '{column}'; name a metric of the task, or evaluate again")
+    questions = samples.groupby(QUESTION, sort=True)
+    return questions.agg(score=(column, "mean"), root=("root", "first"), category=("category", "first"))
+
+
+def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
+    """The score of one cell, or of one category of its questions: what its record and every table say.
+
+    Raises:
+        HarnessError: the samples have no such metric or category.
+    """
+    scores = by_question(samples, metric)
+    if category:
+        scores = scores[scores["category"] == category]
+    return mean(scores["score"], scores["root"])
 
 
 def _checked(values: ArrayLike, clusters: Iterable[object], lowest: float) -> tuple[NDArray, NDArray]:

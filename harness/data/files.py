@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,8 @@ def _from_hub(hub: HubRows) -> Raw:
         raise HarnessError(
             f"{hub} cannot be had from the hub ({reason}); go online or set {VARIABLE} to a folder with the files"
         ) from error
-    return Raw(rows, "official", str(hub), digest(rows))
+    note = "" if re.fullmatch(r"[0-9a-f]{40}", hub.revision) else f"hub revision {hub.revision} is not pinned"
+    return Raw(rows, "official", str(hub), digest(rows), note)
 
 
 def loaded(raw: Raw, episodes: Iterable[Episode], note: str = "") -> TaskData:
@@ -168,6 +170,19 @@ def field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
         got = type(row[key]).__name__
         raise HarnessError(f"{where}: the field '{key}' is {got}, not {wanted}; compare docs/data.md")
     return row[key]
+
+
+def strings(row: Any, key: str, where: str) -> list[str]:
+    """``row[key]``, which must be a list of strings.
+
+    Raises:
+        HarnessError: it is not.
+    """
+    values = field(row, key, list, where)
+    for n, value in enumerate(values):
+        if not isinstance(value, str):
+            raise HarnessError(f"{where}: '{key}' holds {type(value).__name__} at {n}, not str; compare docs/data.md")
+    return values
 
 
 def rows_of(raw: Raw, kind: type = list) -> Any:

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from harness.data import generated
-from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of
+from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of, strings
 from harness.episodes import Episode, History, Message, Question
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
@@ -46,10 +46,8 @@ def _episode(row: Any, raw: Raw, where: str) -> Episode:
     paragraphs = _pairs(field(row, "context", (dict, list), where), "title", "sentences", f"{where}, context")
     messages = []
     for title, sentences in paragraphs:
-        if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
-            raise HarnessError(f"{where}: the sentences of '{title}' are no list of texts; compare docs/data.md")
         # Sentences bring their own leading space.
-        if text := "".join(sentences).strip():
+        if text := "".join(strings({"sentences": sentences}, "sentences", f"{where}, '{title}'")).strip():
             messages.append(Message(f"{title}: {text}", id=str(title)))
     if not messages:
         raise HarnessError(f"{where}: the context has no paragraph; fetch the file again or take the row out")

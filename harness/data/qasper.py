@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.data import generated
-from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of
+from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of, strings
 from harness.episodes import Episode, History, Message, Question, Source
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
@@ -94,8 +94,7 @@ def _paper(row: Any, source: Source, where: str) -> Iterator[Episode]:
     texts = [opening]
     for section in _nested(row, "full_text", where):
         name = section.get("section_name") or ""  # a nameless section has null here
-        paragraphs = field(section, "paragraphs", list, where)
-        texts += [f"{name}\n{p}".strip() for p in paragraphs if p and p.strip()]
+        texts += [f"{name}\n{p}".strip() for p in strings(section, "paragraphs", where) if p.strip()]
     history = History(tuple(Message(text, id=f"p{n}") for n, text in enumerate(texts) if text))
     if not history.messages:
         raise HarnessError(f"{where}: the paper has no text; fetch the file again or take the row out")
@@ -115,8 +114,8 @@ def _answer(answer: dict, where: str) -> str:
     """One annotator's answer as text."""
     if answer.get("unanswerable"):
         return UNANSWERABLE
-    if spans := answer.get("extractive_spans"):
-        return ", ".join(spans)
+    if answer.get("extractive_spans"):
+        return ", ".join(strings(answer, "extractive_spans", where))
     if isinstance(answer.get("yes_no"), bool):
         return "yes" if answer["yes_no"] else "no"
     return field(answer, "free_form_answer", str, where)
@@ -127,8 +126,8 @@ def _evidence(row: Any, source: Source, where: str) -> Iterator[Episode]:
     root = f"paper{field(row, 'paper_index', int, where)}"
     for n, qa in enumerate(field(row, "qas", list, where)):
         asked = f"{where}, qa {n}"
-        texts = [str(text).strip() for text in field(qa, "evidence", list, asked)]
-        messages = tuple(Message(text, id=f"p{i}") for i, text in enumerate(texts) if text)
+        texts = [text for text in strings(qa, "evidence", asked) if text.strip()]
+        messages = tuple(Message(text.strip(), id=f"p{i}") for i, text in enumerate(texts))
         if not messages:
             raise HarnessError(f"{asked}: the question has no evidence; take it out")
         answers = tuple(dict.fromkeys(map(_plain, field(qa, "answer", list, asked))))

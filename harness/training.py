@@ -1,0 +1,209 @@
+"""Supervised fine-tuning on episodes, by transformers.Trainer: the same loop for every trained method.
+
+A method supplies what a batch is and what its loss is; seeds, optimiser, schedule, checkpoints, resuming and
+progress are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from harness.backbones import Backbone
+from harness.episodes import Episode, Message
+from harness.experiment import Budget
+from harness.progress import Progress
+
+IGNORED = -100
+"""Label of a token that the loss leaves out."""
+
+
+@dataclass
+class FitReport:
+    """What a fit did: enough to plot its curve and to replay its beginning."""
+
+    steps: int
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each step, nats a token of the answer."""
+    seconds: float = 0.0
+    tokens: int = 0
+    """Tokens fed, history and question, all steps."""
+    episodes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Reads:
+    """Questions with their answers, ready for a forward pass. All [Q, T], padded on the right."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    """The answer's tokens and the end of its turn; ``IGNORED`` elsewhere."""
+
+
+def answer_ids(backbone: Backbone, messages: Sequence[Message], system: str, answer: str) -> tuple[list[int], int]:
+    """Tokens of a conversation that ends with ``answer``, and where the answer begins."""
+    prompt, _ = backbone.encode(messages, system=system, answer_next=True)
+    ids = prompt + backbone.tokenizer(answer, add_special_tokens=False)["input_ids"] + [backbone.turn_end_id]
+    return ids, len(prompt)
+
+
+def reads(backbone: Backbone, rows: Sequence[tuple[list[int], int]], limit: int) -> Reads:
+    """Batch (token ids, where the answer begins); of longer rows the last ``limit`` tokens are kept."""
+    width = min(limit, max(len(ids) for ids, _ in rows))
+    ids = torch.full((len(rows), width), backbone.pad_token_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for n, (row, start) in enumerate(rows):
+        cut = max(0, len(row) - width)
+        kept = torch.tensor(row[cut:])
+        ids[n, : len(kept)], mask[n, : len(kept)] = kept, 1
+        begin = max(0, start - cut)
+        labels[n, begin : len(kept)] = kept[begin:]
+    return Reads(ids.to(backbone.device), mask.to(backbone.device), labels.to(backbone.device))
+
+
+def answer_loss(model: Any, batch: Reads, **options: Any) -> Tensor:
+    """Cross-entropy a token, on the answer only. Vocabulary logits are made for the answer's positions alone."""
+    target = batch.labels[:, 1:]
+    at = target != IGNORED
+    hidden = model.get_base_model().get_decoder()(
+        input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **options
+    ).last_hidden_state[:, :-1]
+    logits = model.get_base_model().get_output_embeddings()(hidden[at])
+    return torch.nn.functional.cross_entropy(logits.float(), target[at])
+
+
+class _Episodes(Dataset):
+    def __init__(self, episodes: Sequence[Episode]) -> None:
+        self.episodes = episodes
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, n: int) -> Episode:
+        return self.episodes[n]
+
+
+class _Watch(TrainerCallback):
+    """Feeds the progress line and keeps the curve."""
+
+    def __init__(self, progress: Progress, trainer: EpisodeTrainer) -> None:
+        self.progress, self.trainer = progress, trainer
+        self.start = time.monotonic()
+        self.first_step: int | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        done, seconds = state.global_step, time.monotonic() - self.start
+        self.first_step = done - 1 if self.first_step is None else self.first_step
+        left = seconds / max(1, done - self.first_step) * (state.max_steps - done)
+        self.progress.update(
+            "fit",
+            done,
+            state.max_steps,
+            loss=round(logs["loss"], 4),
+            tokens_per_second=round(self.trainer.tokens_fed / seconds),
+            seconds_left=round(left),
+        )
+
+
+class EpisodeTrainer(Trainer):
+    """transformers.Trainer over episodes, with a method's own loss."""
+
+    def __init__(self, *, loss: Callable[[Any, Any], tuple[Tensor, int]], **options: Any) -> None:
+        self.loss = loss
+        self.tokens_fed = 0
+        super().__init__(**options)
+        # The loss below is a mean a batch; without this the Trainer would not divide it by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        loss, tokens = self.loss(model, inputs["batch"])
+        self.tokens_fed += tokens
+        return (loss, {}) if return_outputs else loss
+
+
+def fit(
+    model: Any,
+    episodes: Sequence[Episode],
+    collate: Callable[[list[Episode]], Any],
+    loss: Callable[[Any, Any], tuple[Tensor, int]],
+    *,
+    backbone: Backbone,
+    budget: Budget,
+    seed: int,
+    workdir: Path,
+    progress: Progress,
+) -> FitReport:
+    """Train the adapter of a PEFT model.
+
+    Args:
+        model: The PEFT model; only its adapter has gradients.
+        collate: Makes a batch of episodes; runs in this process.
+        loss: Gives a batch's loss (mean a token of the answers) and the tokens it fed.
+        workdir: Checkpoints; a fit that was cut off goes on from the last one.
+    """
+    set_seed(seed)
+    arguments = TrainingArguments(
+        output_dir=str(workdir),
+        per_device_train_batch_size=budget.batch_size,
+        gradient_accumulation_steps=budget.accumulation,
+        max_steps=budget.steps or -1,
+        num_train_epochs=budget.epochs,
+        learning_rate=budget.learning_rate,
+        adam_beta1=budget.betas[0],
+        adam_beta2=budget.betas[1],
+        adam_epsilon=budget.eps,
+        weight_decay=budget.weight_decay,
+        max_grad_norm=budget.max_grad_norm,
+        lr_scheduler_type=budget.schedule,
+        warmup_steps=budget.warmup_ratio,
+        logging_steps=1,
+        save_steps=budget.save_every,
+        save_total_limit=1,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=backbone.device.type == "cpu",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = EpisodeTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=_Episodes(episodes),
+        data_collator=lambda batch: {"batch": collate(batch)},
+        loss=loss,
+    )
+    trainer.add_callback(_Watch(progress, trainer))
+    for printer in ("PrinterCallback", "ProgressCallback"):
+        for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
+            trainer.remove_callback(callback)
+    model.train()
+    start = time.monotonic()
+    last = get_last_checkpoint(str(workdir)) if workdir.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    model.eval()
+    losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+    return FitReport(
+        steps=trainer.state.global_step,
+        losses=losses,
+        seconds=round(time.monotonic() - start, 1),
+        tokens=trainer.tokens_fed,
+        episodes=len(episodes),
+    )

@@ -1,0 +1,72 @@
+"""What δ-mem keeps of a history, as values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness.method import MemoryState
+
+
+@dataclass(frozen=True)
+class DeltaState(MemoryState):
+    """S after a history: one state a layer and head."""
+
+    S: Tensor
+    """[layers, N, r, r]"""
+    tokens: int
+    """History tokens written."""
+
+    def nbytes(self) -> int:
+        return self.S.numel() * self.S.element_size()
+
+    def describe(self) -> dict[str, Any]:
+        norms = self.S.flatten(1).norm(dim=1)
+        return {"kind": "matrix", "shape": list(self.S.shape), "tokens": self.tokens, "norm": round(float(norms.mean()), 4)}
+
+    def rows(self, batch_size: int = 1) -> list[Tensor]:
+        """One [B, N, r, r] a layer, every row this state."""
+        return [s.unsqueeze(0).repeat(batch_size, 1, 1, 1) for s in self.S]
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({"S": self.S.contiguous()}, directory / "state.safetensors")
+        (directory / "state.json").write_text(json.dumps({"tokens": self.tokens}))
+
+    @classmethod
+    def load(cls, directory: Path) -> DeltaState:
+        tokens = json.loads((directory / "state.json").read_text())["tokens"]
+        return cls(load_file(directory / "state.safetensors")["S"], tokens)
+
+
+@dataclass(frozen=True)
+class Trace(MemoryState):
+    """What a memory read at each position of some prompt: the donor under ``replayed``."""
+
+    reads: Tensor
+    """[layers, T, R]"""
+
+    def nbytes(self) -> int:
+        return self.reads.numel() * self.reads.element_size()
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "reads", "shape": list(self.reads.shape)}
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({"reads": self.reads.contiguous()}, directory / "reads.safetensors")
+
+    @classmethod
+    def load(cls, directory: Path) -> Trace:
+        return cls(load_file(directory / "reads.safetensors")["reads"])
+
+
+def stacked(states: list[Tensor]) -> Tensor:
+    """[layers, N, r, r] of the only row of a batch."""
+    return torch.stack([s[0] for s in states])
