@@ -1,0 +1,198 @@
+"""Answers: all questions of one history decoded together, after their common beginning was read once.
+
+Prompts, decoding and batching are the same for every method; a method's Steering only says what stands in the
+prompt, what cache to start from and what acts on the forward passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from harness.backbones import Backbone
+from harness.episodes import Message, Query
+from harness.errors import HarnessError
+from harness.method import Steering
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a chat prompt, and the message each token belongs to (-1: none)."""
+
+    ids: list[int]
+    owner: list[int]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(" ".join(map(str, self.ids)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A raw generation and what it took."""
+
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    hit_cap: bool
+    prompt_sha256: str
+
+
+@dataclass
+class Seconds:
+    """Wall-clock seconds, prefill (up to the first token) and decoding apart."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+def prompt(backbone: Backbone, visible: Sequence[Message], query: Query) -> Prompt:
+    """Instruction, visible messages, question and the opening of the answer, in the chat template."""
+    ids, owner = backbone.encode((*visible, Message(query.text)), system=query.system, answer_next=True)
+    if len(ids) >= backbone.window:
+        raise HarnessError(
+            f"question '{query.question_id}' makes a prompt of {len(ids)} tokens, beyond the backbone's window of "
+            f"{backbone.window}; set max_history_tokens of its task"
+        )
+    return Prompt(ids, owner)
+
+
+def common_prefix(prompts: Sequence[Prompt]) -> int:
+    """Length of the longest common beginning, leaving every prompt at least one token of its own."""
+    shortest = min(len(p.ids) for p in prompts) - 1
+    first = prompts[0].ids
+    for n in range(shortest):
+        if any(p.ids[n] != first[n] for p in prompts):
+            return n
+    return shortest
+
+
+def answer(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    steering: Steering,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    batch_size: int = 16,
+) -> tuple[list[Answer], Seconds]:
+    """Greedy answers to prompts that share a steering, in order.
+
+    The common beginning is run once; its keys, values and states are copied for the questions, which continue
+    from there as left-padded batches.
+    """
+    seconds = Seconds()
+    answers: list[Answer] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(backbone.active(steering.adapter))
+        if steering.hooks is not None:
+            stack.enter_context(steering.hooks(backbone.model))
+        shared = common_prefix(prompts) if len(prompts) > 1 else 0
+        start = _start(backbone, prompts[0], shared, steering, seconds)
+        for at in range(0, len(prompts), batch_size):
+            batch = prompts[at : at + batch_size]
+            cache = start if at + batch_size >= len(prompts) else copy.deepcopy(start)
+            cache.batch_repeat_interleave(len(batch))
+            answers += _decode(backbone, batch, shared, cache, steering, max_new_tokens, stop, seconds)
+    return answers, seconds
+
+
+def _start(backbone: Backbone, first: Prompt, shared: int, steering: Steering, seconds: Seconds) -> Any:
+    """A cache of one row that has read the common beginning."""
+    model = backbone.model
+    cache = steering.past_key_values() if steering.past_key_values else DynamicCache(config=model.config)
+    if shared:
+        clock = time.perf_counter()
+        _announce(cache, torch.tensor([first.owner[:shared]], device=backbone.device))
+        model.get_decoder()(input_ids=torch.tensor([first.ids[:shared]], device=backbone.device), past_key_values=cache)
+        seconds.prefill += time.perf_counter() - clock
+    return cache
+
+
+def _announce(cache: Any, owner: torch.Tensor) -> None:
+    """Tell a cache that carries a memory which message each token of the next forward belongs to."""
+    if hasattr(cache, "announce"):
+        cache.announce(owner)
+
+
+def _decode(
+    backbone: Backbone,
+    batch: Sequence[Prompt],
+    shared: int,
+    cache: Any,
+    steering: Steering,
+    max_new_tokens: int,
+    stop: Sequence[str],
+    seconds: Seconds,
+) -> list[Answer]:
+    """Continue a cache of ``len(batch)`` rows with the prompts' own parts, left-padded, and decode."""
+    device, pad = backbone.device, backbone.pad_token_id
+    prefix = cache.get_seq_length()  # a method's own prefix, if any, and the common beginning
+    width = max(len(p.ids) for p in batch) - shared
+    gaps = [width - (len(p.ids) - shared) for p in batch]
+    rows = [[pad] * prefix + [pad] * gap + p.ids[shared:] for p, gap in zip(batch, gaps, strict=True)]
+    mask = [[1] * prefix + [0] * gap + [1] * (width - gap) for gap in gaps]
+    owner = [[-1] * gap + p.owner[shared:] for p, gap in zip(batch, gaps, strict=True)]
+    _announce(cache, torch.tensor(owner, device=device))
+    ends = _Ends(backbone, stop, prefix + width)
+    begin = time.perf_counter()
+    output = backbone.model.generate(
+        input_ids=torch.tensor(rows, device=device),
+        attention_mask=torch.tensor(mask, device=device),
+        past_key_values=cache,
+        generation_config=GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=backbone.eos_token_ids,
+            pad_token_id=pad,
+        ),
+        stopping_criteria=StoppingCriteriaList([ends]),
+        logits_processor=LogitsProcessorList([steering.logits_processor] if steering.logits_processor else []),
+    )
+    seconds.prefill += ends.first - begin
+    seconds.decode += time.perf_counter() - ends.first
+    return [
+        _read(backbone, new, p, prefix - shared, max_new_tokens, stop)
+        for new, p in zip(output[:, prefix + width :].tolist(), batch, strict=True)
+    ]
+
+
+def _read(
+    backbone: Backbone, new: list[int], asked: Prompt, extra: int, max_new_tokens: int, stop: Sequence[str]
+) -> Answer:
+    """Cut a row of generated ids at its end of turn or stop text."""
+    ends = [n for n, token in enumerate(new) if token in backbone.eos_token_ids]
+    kept = new[: ends[0]] if ends else new
+    text = backbone.tokenizer.decode(kept, skip_special_tokens=True)
+    stopped = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+    used = len(kept) + bool(ends)
+    return Answer(
+        text=text if stopped is None else text[:stopped],
+        prompt_tokens=len(asked.ids) + extra,
+        new_tokens=used,
+        hit_cap=not ends and stopped is None and used >= max_new_tokens,
+        prompt_sha256=asked.sha256,
+    )
+
+
+class _Ends(StoppingCriteria):
+    """Ends a row at a stop text, and keeps the time of the first token."""
+
+    def __init__(self, backbone: Backbone, stop: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stop, self.start = backbone.tokenizer, tuple(stop), start
+        self.first = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        self.first = self.first or time.perf_counter()
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+        done = [any(s in text for s in self.stop) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
