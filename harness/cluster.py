@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import logging
 import math
@@ -18,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +41,9 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+MAX_REQUEST = 2**26
+"""Bytes of one request: an experiment as JSON."""
+
 LOCAL_STORE = 100_000_000
 """Bytes of shared memory: requests and results are small JSON."""
 
@@ -107,7 +110,9 @@ class Head:
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
         self.folder = folder
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
+        )
 
     def address(self) -> str:
         """``host:port``, once the head has written it down.
@@ -123,8 +128,19 @@ class Head:
         return written.read_text().strip()
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        """End the group at once, and the workers, which Ray puts into groups of their own."""
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            children = psutil.Process(self.process.pid).children(recursive=True)
             os.killpg(self.process.pid, signal.SIGKILL)
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+
+def _end_with_parent() -> None:
+    """Linux ends this process when the supervisor is killed and can no longer do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class Workers:
@@ -139,18 +155,8 @@ class Workers:
         """A new worker process on the cluster."""
         import ray
 
-        threads = str(math.ceil(self.run.cpus_per_worker))
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
-        variables = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "passive"}
-        return (
-            ray.remote(Worker)
-            .options(
-                num_cpus=self.run.cpus_per_worker,
-                num_gpus=self.run.gpus_per_worker,
-                runtime_env={"env_vars": variables},
-            )
-            .remote(os.getcwd())
-        )
+        sizes = {"num_cpus": self.run.cpus_per_worker, "num_gpus": self.run.gpus_per_worker}
+        return ray.remote(Worker).options(**sizes).remote(os.getcwd(), math.ceil(self.run.cpus_per_worker))
 
     async def do(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request: ``result``, ``error`` (the user's mistake) or ``failure`` (ours)."""
@@ -179,8 +185,12 @@ class Workers:
 class Worker:
     """Runs one job after another in one process, so that its backbone stays loaded."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, threads: int) -> None:
         os.chdir(directory)
+        # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         from harness import jobs
@@ -207,14 +217,15 @@ async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
         writer.close()
 
     head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
-    threading.Thread(target=_watch, args=(owner, head, loop, ended), daemon=True).start()
-    server = await asyncio.start_unix_server(serve, folder / "socket", limit=2**26)
-    boot = asyncio.create_task(_boot(workers, head))
-    await ended.wait()
-    server.close()
-    boot.cancel()
-    if head:
-        head.kill()
+    tasks = [asyncio.create_task(_watch(owner, head, ended)), asyncio.create_task(_boot(workers, head))]
+    try:
+        async with await asyncio.start_unix_server(serve, folder / "socket", limit=MAX_REQUEST):
+            await ended.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        if head:
+            head.kill()
 
 
 async def _boot(workers: Workers, head: Head | None) -> None:
@@ -241,13 +252,14 @@ def _connect(address: str, run: RunSpec) -> None:
             )
 
 
-def _watch(owner: int, head: Head | None, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    """In a thread of its own, so that a busy loop cannot outlive its owner."""
-    while psutil.pid_exists(owner) and psutil.Process(owner).status() != psutil.STATUS_ZOMBIE:
-        if head and head.process.poll() is not None:
-            break
-        time.sleep(0.3)
-    loop.call_soon_threadsafe(ended.set)
+async def _watch(owner: int, head: Head | None, ended: asyncio.Event) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(owner)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if head and head.process.poll() is not None:
+                break
+            await asyncio.sleep(0.3)
+    ended.set()
 
 
 def main() -> None:
