@@ -1,0 +1,123 @@
+"""How far a job is: the worker appends JSON lines, the client shows them.
+
+A file, because it outlives both sides and a log viewer can read it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EVERY_WRITE = 0.5
+"""Seconds between two lines of one phase; the last one of a phase is always written."""
+EVERY_SHOW = 0.3
+EVERY_PLAIN = 10.0
+"""Seconds between two plain lines in a log."""
+
+
+class Progress:
+    """The worker's side.
+
+    Args:
+        path: File to append to; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | str | None) -> None:
+        self.path = Path(path) if path else None
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def update(self, phase: str, done: float, total: float, **facts: Any) -> None:
+        """Say that ``done`` of ``total`` is done; cheap enough for every step.
+
+        Args:
+            facts: JSON values to show beside the bar; ``tokens`` is a count so far and is shown as tokens a second.
+        """
+        now = time.time()
+        before, at = self._last
+        if self.path is None or (phase == before and now - at < EVERY_WRITE and done < total):
+            return
+        self._last = (phase, now)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"time": now, "phase": phase, "done": done, "total": total, **facts})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+@contextlib.contextmanager
+def follow(path: Path, label: str) -> Iterator[None]:
+    """Show the progress file while the block runs: a bar for people, a plain line now and then for logs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("", encoding="utf-8")
+    ended = threading.Event()
+    show = _bar if sys.stderr.isatty() else _plain
+    thread = threading.Thread(target=show, args=(path, label, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _updates(path: Path, ended: threading.Event, every: float) -> Iterator[dict[str, Any]]:
+    """The newest line, each time there is one, with the seconds left and the speed worked out."""
+    starts: dict[str, tuple[float, float]] = {}
+    with path.open(encoding="utf-8") as file:
+        torn = ""
+        while True:
+            last_round = ended.is_set()
+            text = torn + file.read()
+            whole, _, torn = text.rpartition("\n")
+            for line in whole.splitlines()[-1:]:
+                update = json.loads(line)
+                yield _with_rates(update, starts)
+            if last_round:
+                return
+            ended.wait(every)
+
+
+def _with_rates(update: dict[str, Any], starts: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    """Rates since the first line of the phase that was seen, so that work restored from before does not count."""
+    start, done = starts.setdefault(update["phase"], (update["time"], update["done"]))
+    tokens = update.get("tokens")
+    elapsed = update["time"] - start
+    first = starts.setdefault(f"{update['phase']}/tokens", (start, tokens or 0))[1]
+    fresh = update["done"] - done
+    left = (update["total"] - update["done"]) * elapsed / fresh if fresh > 0 else None
+    speed = (tokens - first) / elapsed if tokens is not None and elapsed > 0 else None
+    return {**update, "left": left, "tokens_per_second": speed}
+
+
+def _facts(update: dict[str, Any]) -> str:
+    words = [f"{update['tokens_per_second']:.0f} tokens/s"] if update["tokens_per_second"] else []
+    if update["left"]:
+        words.append(f"{int(update['left'] // 60)}:{int(update['left'] % 60):02d} left")
+    own = ("time", "phase", "done", "total", "tokens", "left", "tokens_per_second")
+    words += [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in update.items() if k not in own]
+    return " · ".join(words)
+
+
+def _plain(path: Path, label: str, ended: threading.Event) -> None:
+    for update in _updates(path, ended, EVERY_PLAIN):
+        line = f"{label}: {update['phase']} {update['done']:g}/{update['total']:g}"
+        print(f"{line}  {_facts(update)}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _bar(path: Path, label: str, ended: threading.Event) -> None:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+    with progress.Progress(*columns, progress.TextColumn("{task.fields[facts]}"), console=Console(stderr=True)) as bars:
+        bar = bars.add_task(label, total=None, facts="")
+        for update in _updates(path, ended, EVERY_SHOW):
+            description = f"{label}: {update['phase']}"
+            bars.update(
+                bar, description=description, completed=update["done"], total=update["total"], facts=_facts(update)
+            )
