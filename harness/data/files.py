@@ -122,7 +122,7 @@ def read(path: Path) -> Any:
         raise HarnessError(f"{path} cannot be read ({error}); fetch it again") from error
     if ".jsonl" not in path.suffixes[-2:]:
         return _parse(text, str(path))
-    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _parse(text: str, where: str) -> Any:

@@ -35,8 +35,10 @@ GENERATED = 200
 def load(data: DataSpec, count: int | None = None) -> TaskData:
     """The ``count`` shortest training questions (all, where None), or as many generated ones.
 
+    Fewer than ``count``, where there are no more, is said in the note.
+
     Raises:
-        HarnessError: the data cannot be had, a row is not of the schema, or there are fewer than ``count``.
+        HarnessError: the data cannot be had, or a row is not of the schema.
     """
     rows = functools.partial(generated.qasper, count or GENERATED)
     return read(fetch(data, FILES, rows, HUB), count)
