@@ -9,7 +9,17 @@ from pydantic import BaseModel
 from harness.records import SAMPLE_COLUMNS, Costs, GateOutcome, Provenance, Record, Score
 from harness.reporting.render import markdown
 
-LM_EVAL = ("results", "group_subtasks", "configs", "versions", "n_shot", "higher_is_better", "n_samples", "date", "git_hash")
+LM_EVAL = (
+    "results",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n_shot",
+    "higher_is_better",
+    "n_samples",
+    "date",
+    "git_hash",
+)
 HEAD = """# The record of a cell
 
 A cell leaves two files under `results/<experiment>/<backbone>/<row>/seed<N>/<task>/<condition>/<arm>/`: `record.json`
@@ -23,7 +33,7 @@ def document() -> str:
     parts = [HEAD]
     parts += [_section(model) for model in (Record, Score, GateOutcome, Costs, Provenance)]
     columns = "\n".join(f"| `{name}` | {markdown(text)} |" for name, text in SAMPLE_COLUMNS.items())
-    parts.append(f"## samples.parquet\n\nOne row a question, or a question and draw.\n\n| column | holds |\n|---|---|\n{columns}\n")
+    parts.append(f"## samples.parquet\n\nOne row a question and draw.\n\n| column | holds |\n|---|---|\n{columns}\n")
     return "\n".join(parts)
 
 

@@ -1,9 +1,12 @@
-"""One figure: each row's own memory, another history's, and no memory at all, a panel a task."""
+"""One figure: each row's own memory, another history's, and no memory at all, a panel a task.
+
+The raw history is out of sight in every point."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.experiment import Experiment, TaskSpec
 from harness.records import atomic
@@ -16,13 +19,14 @@ if TYPE_CHECKING:
 
 FLOOR = "question_only"
 """The method that sees the question alone."""
-STYLE = {
+OUT_OF_SIGHT = ("removed", "own_text")
+"""The conditions under which the history itself is gone, so that only memory can help; a method serves one of them."""
+STYLE: dict[str, dict[str, Any]] = {
     "own": {"marker": "o", "color": "#0072B2", "markerfacecolor": "#0072B2"},
     "donor": {"marker": "s", "color": "#D55E00", "markerfacecolor": "white"},
     "mean": {"marker": "^", "color": "#009E73", "markerfacecolor": "white"},
 }
 """Okabe and Ito's colours; shape and filling tell the arms apart in grey."""
-SETTINGS = {"font.size": 9, "pdf.fonttype": 42, "svg.hashsalt": "0", "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
@@ -34,7 +38,12 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
     import matplotlib
     from matplotlib import pyplot
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS, "backend": "agg"}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a reader's own matplotlibrc must not change the picture
+        matplotlib.rc("font", size=9)
+        matplotlib.rc("pdf", fonttype=42)
+        matplotlib.rc("axes.spines", top=False, right=False)
+        pyplot.switch_backend("agg")
         figure = _draw(experiment, Summary(experiment, results))
         written = []
         for name, metadata in (("memory.pdf", {"CreationDate": None}), ("memory.png", {"Software": None})):
@@ -50,34 +59,34 @@ def _draw(experiment: Experiment, summary: Summary) -> Figure:
 
     backbones, tasks = list(experiment.backbones), experiment.tasks
     floors = {r.row for r in experiment.rows if r.method == FLOOR}
-    rows = [r.row for r in experiment.rows if r.row not in floors]
-    size = (1.8 + 2.5 * len(tasks), len(backbones) * (0.9 + 0.34 * len(rows)) + 0.5)
+    rows = [r.row for r in experiment.rows if r.row not in floors and _runs(summary, tasks, r.row)]
+    size = (1.8 + 2.5 * len(tasks), len(backbones) * (0.9 + 0.36 * max(len(rows), 1)) + 0.5)
     figure, grid = pyplot.subplots(
         len(backbones), len(tasks), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
     for backbone, line in zip(backbones, grid, strict=True):
         for task, axes in zip(tasks, line, strict=True):
-            condition = _condition(task)
             for floor in sorted(floors):
                 _floor(axes, summary.estimate(Place(backbone, floor, task.task, "removed")))
-            for place_on_axis, row in enumerate(rows):
-                _row(axes, summary, Place(backbone, row, task.task, condition), place_on_axis)
-            axes.set_title(f"{task.task}, {condition}", fontsize=9)
+            for position, row in enumerate(rows):
+                for condition in OUT_OF_SIGHT:
+                    _row(axes, summary, Place(backbone, row, task.task, condition), position)
+            axes.set_title(task.task, fontsize=9)
             axes.set_xlabel(f"{summary.primary_metric(task.task) or 'score'} (%)")
             axes.set_xlim(left=0)
             axes.grid(axis="x", color="0.9", linewidth=0.6)
             axes.set_axisbelow(True)
         line[0].set_yticks(range(len(rows)), rows)
-        line[0].set_ylim(len(rows) - 0.5, -0.5)
+        line[0].set_ylim(max(len(rows), 1) - 0.5, -0.5)
         if len(backbones) > 1:
             line[0].set_ylabel(backbone)
-    _legend(figure, grid[0][0], bool(floors))
+    _legend(figure, {p.arm for p in summary.places if p.condition in OUT_OF_SIGHT}, bool(floors))
     return figure
 
 
-def _condition(task: TaskSpec) -> str:
-    """The condition under which memory alone can help, where the task has it."""
-    return "removed" if "removed" in task.conditions else next(iter(task.conditions))
+def _runs(summary: Summary, tasks: Iterable[TaskSpec], row: str) -> bool:
+    names = [task.task for task in tasks]
+    return any(p.row == row and p.task in names and p.condition in OUT_OF_SIGHT for p in summary.places)
 
 
 def _floor(axes: Axes, estimate: Estimate | None) -> None:
@@ -100,10 +109,11 @@ def _row(axes: Axes, summary: Summary, place: Place, position: int) -> None:
         axes.plot(100 * estimate.value, position + shift, linestyle="none", markersize=5.5, **style)
 
 
-def _legend(figure: Figure, axes: Axes, floor: bool) -> None:
+def _legend(figure: Figure, arms: set[str], floor: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], linestyle="none", label=arm, **style) for arm, style in STYLE.items()]
+    handles = [Line2D([], [], linestyle="none", label=arm, **style) for arm, style in STYLE.items() if arm in arms]
     if floor:
         handles.append(Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=FLOOR))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)

@@ -49,7 +49,8 @@ def claims(summary: Summary) -> Iterator[str]:
         if place.arm == "donor":
             rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
     for (backbone, row), places in rows.items():
-        shown, open_ = [], []
+        shown: list[str] = []
+        open_: list[str] = []
         mean_ran = False
         for place in places:
             contrasts = {arm: summary.contrast(place, place._replace(arm=arm)) for arm in ("donor", "mean")}

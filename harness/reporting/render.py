@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ TEMPLATES = Path(__file__).parents[2] / "tables" / "templates"
 _GREEK = {c: unicodedata.name(c).split()[-1].lower().replace("lamda", "lambda") for c in "αβγδεζηθικλμνξπρστυφχψω"}
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": r"$-$", "–": "--", "—": "---",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}", "−": r"$-$", "–": "--", "—": "---",
     "×": r"$\times$", "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "†": r"\dag{}", "‘": "`", "’": "'",
-    "“": "``", "”": "''", "…": r"\dots{}", "\n": " ", "\t": " ", "\r": " ",
+    "“": "``", "”": "''", "…": r"\dots{}", "\n": " ", "\t": " ", "\r": " ", "\u00a0": "~",
     **{c: "\\" + c for c in "{}$&#_%"},
     **{letter: f"$\\{name}$" for letter, name in _GREEK.items()},
 }  # fmt: skip
@@ -28,10 +28,14 @@ _TEX = {
 
 def tex(text: object) -> Markup:
     """Text for LaTeX, safe under plain pdflatex; a character that its fonts lack is written as ``[U+4E2D]``."""
-    if isinstance(text, Markup):
-        return text
-    return Markup("".join(_TEX.get(c) or (c if " " <= c <= "ÿ" and c.isprintable() else f"[U+{ord(c):04X}]")
-                          for c in str(text)))  # fmt: skip
+    return text if isinstance(text, Markup) else Markup("".join(map(_tex_character, str(text))))
+
+
+def _tex_character(character: str) -> str:
+    if character in _TEX:
+        return _TEX[character]
+    base = unicodedata.normalize("NFD", character)[0] if character <= "ÿ" else character
+    return character if " " <= base <= "~" else f"[U+{ord(character):04X}]"
 
 
 def markdown(text: object) -> Markup:
@@ -65,6 +69,15 @@ def cell(estimate: Estimate | None, signed: bool = False) -> str:
     return f"{value(estimate, signed)} {interval(estimate, signed)}".strip()
 
 
+def rules(spans: Iterable[tuple[str, int]]) -> Markup:
+    """A ``\\cmidrule`` under each heading that spans so many columns; the first column is the label's."""
+    drawn, start = "", 2
+    for _, width in spans:
+        drawn += rf"\cmidrule(lr){{{start}-{start + width - 1}}}"
+        start += width
+    return Markup(drawn)
+
+
 @cache
 def _environment(suffix: str) -> Environment:
     escape: Callable[[object], Markup] = {".tex": tex, ".md": markdown}[suffix]
@@ -82,7 +95,7 @@ def _environment(suffix: str) -> Environment:
         comment_start_string="<#",
         comment_end_string="#>",
     )
-    environment.filters.update(value=value, interval=interval, cell=cell)
+    environment.filters.update(value=value, interval=interval, cell=cell, rules=rules)
     return environment
 
 

@@ -6,7 +6,7 @@ then over questions, clustered by root document. What the seeds add is told apar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
-    """Every record of the experiment's backbones, rows and tasks, by cell, in the order of the experiment.
+    """Every record that the experiment names, by cell, in the order of its file.
 
     Args:
         experiment: Says which records count; others under the same folder are left alone.
@@ -39,8 +39,6 @@ def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
     Raises:
         HarnessError: a torn record, one of another schema, or two records for one cell.
     """
-    rows = [r.row for r in experiment.rows]
-    tasks = [t.task for t in experiment.tasks]
     found: dict[Cell, Record] = {}
     folders: dict[Cell, Path] = {}
     for path in sorted((results / experiment.name).rglob("record.json")):
@@ -54,18 +52,30 @@ def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
         cell = Cell(job, record.task, record.condition, record.arm)
         if cell in found:
             raise HarnessError(f"{path} and {folders[cell]} are both the record of cell {cell.id}; delete one")
-        if record.backbone in experiment.backbones and record.row in rows and record.task in tasks:
-            found[cell], folders[cell] = record, path
+        found[cell], folders[cell] = record, path
     for cell, path in folders.items():
         if path.parent != results / cell.path:
             raise HarnessError(f"{path} says that it is cell {cell.id}; move it to {results / cell.path}")
-    backbones = list(experiment.backbones)
+    order = {place: i for i, place in enumerate(declared(experiment))}
+    wanted = [cell for cell in found if place_of(cell) in order]
+    return {cell: found[cell] for cell in sorted(wanted, key=lambda c: (order[place_of(c)], c.job.seed))}
 
-    def position(cell: Cell) -> tuple:
-        job = cell.job
-        return backbones.index(job.backbone), rows.index(job.row), job.seed, tasks.index(cell.task), cell
 
-    return {cell: found[cell] for cell in sorted(found, key=position)}
+def place_of(cell: Cell) -> Place:
+    """A cell without its seed."""
+    return Place(cell.job.backbone, cell.job.row, cell.task, cell.condition, cell.arm)
+
+
+def declared(experiment: Experiment) -> list[Place]:
+    """Every place that the experiment's file names, whether its row serves it or not, in its order."""
+    return [
+        Place(backbone, row.row, task.task, condition, arm)
+        for backbone in experiment.backbones
+        for row in experiment.rows
+        for task in experiment.tasks
+        for condition, arms in task.conditions.items()
+        for arm in arms
+    ]
 
 
 def samples(results: Path, cell: Cell) -> pd.DataFrame:
@@ -90,9 +100,9 @@ class Summary:
         self.records = collect(experiment, results)
         self._cells: dict[Place, list[Cell]] = {}
         for cell in self.records:
-            place = Place(cell.job.backbone, cell.job.row, cell.task, cell.condition, cell.arm)
-            self._cells.setdefault(place, []).append(cell)
+            self._cells.setdefault(place_of(cell), []).append(cell)
         self._samples: dict[Cell, pd.DataFrame] = {}
+        self._by_question: dict[tuple[tuple[Cell, ...], str], pd.DataFrame] = {}
 
     @property
     def places(self) -> list[Place]:
@@ -144,31 +154,30 @@ class Summary:
 
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
-        frames = (self._by_question([cell], metric, category) for cell in self._cells.get(place, []))
+        seeds = (self._questions((cell,), metric) for cell in self._cells.get(place, ()))
+        frames = (_of_category(questions, category) for questions in seeds)
         return [float(frame["score"].mean()) for frame in frames if not frame.empty]
 
     def _scores(self, place: Place, metric: str, category: str) -> pd.DataFrame | None:
         cells = self._cells.get(place)
         if not cells:
             return None
-        scores = self._by_question(cells, metric, category)
+        scores = _of_category(self._questions(tuple(cells), metric), category)
         return None if scores.empty else scores
 
-    def _by_question(self, cells: Sequence[Cell], metric: str, category: str) -> pd.DataFrame:
+    def _questions(self, cells: tuple[Cell, ...], metric: str) -> pd.DataFrame:
         """Columns ``score``, ``root``, ``category``; one row a question that every seed was asked."""
         metric = metric or self.primary_metric(cells[0].task)
-        seeds = [statistics.by_question(self._read(cell), metric) for cell in cells]
-        for cell, scores in zip(cells, seeds, strict=True):
-            self._check(cell, metric, scores)
-        merged = (
-            pd.concat(seeds)
-            .groupby(level=statistics.QUESTION)
-            .agg(
-                score=("score", "mean"), root=("root", "first"), category=("category", "first"), seeds=("score", "size")
-            )
-        )
-        merged = merged[merged["seeds"] == len(cells)]
-        return merged[merged["category"] == category] if category else merged
+        if (cells, metric) not in self._by_question:
+            seeds = [statistics.by_question(self._read(cell), metric) for cell in cells]
+            for cell, scores in zip(cells, seeds, strict=True):
+                self._check(cell, metric, scores)
+            merged = seeds[0]
+            if len(seeds) > 1:
+                every = pd.concat([s["score"] for s in seeds], axis=1, join="inner").mean(axis=1)
+                merged = merged.loc[every.index].assign(score=every)
+            self._by_question[cells, metric] = merged
+        return self._by_question[cells, metric]
 
     def _read(self, cell: Cell) -> pd.DataFrame:
         if cell not in self._samples:
@@ -182,6 +191,10 @@ class Summary:
             raise HarnessError(
                 f"the samples of cell {cell.id} do not give the {metric} of its record; delete its folder and run again"
             )
+
+
+def _of_category(questions: pd.DataFrame, category: str) -> pd.DataFrame:
+    return questions[questions["category"] == category] if category else questions
 
 
 def spread(numbers: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone, and ``costs``, with all that is measured.
+"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone, and ``costs``, with the times.
 
 ``main`` has three parts: each row's own memory beside its controls; every metric and category under either scoring
 rule; the paper's number beside ours.
@@ -166,7 +166,9 @@ def details(experiment: Experiment, summary: Summary) -> list[Detail]:
         rows = []
         for place in places:
             label = place.row if len(experiment.backbones) == 1 else f"{place.backbone}: {place.row}"
-            values = [summary.estimate(place, m) for m in metrics] + [summary.estimate(place, "", c) for c in categories]
+            values = [summary.estimate(place, m) for m in metrics] + [
+                summary.estimate(place, "", c) for c in categories
+            ]
             rows.append((label, place.condition, values))
         found.append(Detail(task.task, heads, rows))
     return found
@@ -176,7 +178,11 @@ def _lines(summary: Summary, beside: Iterable[Comparison]) -> Iterator[dict[str,
     """``main.csv``: every estimate that the records hold, one a line, percent."""
     paper = {(c.place, c.metric, c.category): c for c in beside}
     for place in summary.places:
-        scores = [(m, rule, c) for m, rule in summary.metrics(place.task).items() for c in ("", *summary.categories(place.task))]
+        scores = [
+            (m, rule, c)
+            for m, rule in summary.metrics(place.task).items()
+            for c in ("", *summary.categories(place.task))
+        ]
         controls = [place._replace(arm=arm) for arm in CONTROLS if place.arm == "own"]
         for metric, rule, category in scores:
             line = {**place._asdict(), "metric": metric, "rule": rule, "category": category}
@@ -236,7 +242,9 @@ def _job_costs(records: list[Record]) -> dict[str, Any]:
     return {
         **{name: sum(getattr(c, name) for c in costs) for name in names},
         **{name: sum(getattr(c, name) for c in costs) for name in ("tokens_written", "tokens_in", "tokens_out")},
-        **{name: max(getattr(c, name) for c in costs) for name in ("peak_bytes", "state_bytes", "trainable_parameters")},
+        **{
+            name: max(getattr(c, name) for c in costs) for name in ("peak_bytes", "state_bytes", "trainable_parameters")
+        },
         "cells": len(records),
         "questions": sum(r.questions for r in records),
         "fit_seconds": fit.get("seconds"),
