@@ -19,8 +19,8 @@ from harness.tasks.base import Metric, Split, Task, TaskData, TaskSettings
 EPISODES = 100
 """Episodes generated where the experiment names no number."""
 
-COLOURS = ("red", "blue", "green", "black", "white", "yellow", "orange", "purple", "brown", "pink", "gray", "gold")
-"""Short words, so that the answer of a training episode is a token or two in most vocabularies."""
+COLOURS = ("red", "blue", "green", "black", "white", "yellow", "orange", "purple", "brown", "gray", "gold", "pink")
+"""Words of one token in most vocabularies, so that an answer is learnt in one step; the first ``values`` are used."""
 
 THINGS = ("car", "door", "hat", "boat", "kite", "coat", "bike", "lamp", "cup", "bag", "tent", "chair", "desk", "ring")
 
