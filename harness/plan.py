@@ -1,0 +1,235 @@
+"""What an experiment will cost before it runs: tokens, seconds, GPU-hours and disk of each job.
+
+The model is a rough one, meant to be right within a factor of two or so. A token costs twice the backbone's
+parameters in operations; a decoding step reads the weights once for a whole batch, and an answer is half as long
+as its cap; a training step costs two forward passes, for the weights are frozen. Speeds are what one CPU thread (SmolLM2-135M, fp32) and one H100-class GPU (bf16) were seen to do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.episodes import digest
+from harness.errors import HarnessError
+from harness.experiment import BackboneSpec, Cell, Experiment, Job, TaskSpec, cells, jobs, row_of
+from harness.registry import resolve, source_file
+from harness.tasks import select, task
+
+OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
+"""Operations a second in prefill, a CPU thread and a GPU."""
+BYTES = {"cpu": 6.5e9, "cuda": 1e12}
+"""Bytes of weights read a second in decoding."""
+CHARACTERS_A_TOKEN = 4
+QUESTION_TOKENS = 48
+TRAINED_SHARE = 0.01
+"""Trained parameters, of the backbone's; a checkpoint keeps them and two moments in fp32."""
+SAMPLE_BYTES = 300
+
+OFFICIAL = {"locomo": (10, 1540, 20_000), "hotpotqa": (7405, 7405, 1_300), "qasper": (2219, 2219, 5_000)}
+"""Histories, questions and tokens a history of the official files, where they are not at hand to be counted."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a task asks: histories, questions, mean tokens a history as it is read."""
+
+    histories: int
+    questions: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one step of one job is predicted to take."""
+
+    job: Job
+    step: str
+    cells: int
+    tokens: int
+    seconds: float
+    gpu_hours: float
+    bytes: int
+
+
+def learns(experiment: Experiment, job: Job) -> bool:
+    """Whether the job has a fit."""
+    row = row_of(experiment, job)
+    return bool(resolve(row.method, row.with_)[0].capabilities.fits)
+
+
+def plan(experiment: Experiment) -> list[Estimate]:
+    """The cost of every fit and evaluation, in the order of the file."""
+    sizes = {spec.task: size(experiment, spec) for spec in experiment.tasks}
+    found = []
+    for job in jobs(experiment):
+        if learns(experiment, job):
+            found.append(_fit(experiment, job))
+        found.append(_evaluation(experiment, job, sizes))
+    return found
+
+
+def size(experiment: Experiment, spec: TaskSpec) -> Size:
+    """Count a task's questions: its own data where they can be had, else the official files' published sizes."""
+    histories, questions, tokens = _counted(experiment, spec)
+    return Size(histories, questions, min(tokens, spec.max_history_tokens or tokens))
+
+
+def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, int, int]:
+    if experiment.data.source == "official" and spec.task in OFFICIAL:
+        histories, questions, tokens = OFFICIAL[spec.task]
+        kept = min(questions, spec.limit or questions)
+        return min(histories, kept, spec.episodes or histories), kept, tokens
+    data = task(spec.task).load(experiment.data, "test", spec.settings, spec.episodes)
+    episodes = select(data, spec, experiment.data.seed)
+    characters = sum(len(m.content) for e in episodes for m in e.history.messages)
+    return (
+        len(episodes),
+        sum(len(e.questions) for e in episodes),
+        math.ceil(characters / CHARACTERS_A_TOKEN / len(episodes)),
+    )
+
+
+def _fit(experiment: Experiment, job: Job) -> Estimate:
+    training, budget = experiment.training, experiment.budget
+    if experiment.data.source == "official" and training.task in OFFICIAL:
+        history, asked = OFFICIAL[training.task][2], 1.0
+    else:
+        data = task(training.task).load(experiment.data, "train", training.settings, min(training.episodes, 20))
+        history = sum(len(m.content) for e in data.episodes for m in e.history.messages) // CHARACTERS_A_TOKEN
+        history //= len(data.episodes)
+        asked = sum(len(e.questions) for e in data.episodes) / len(data.episodes)
+    step = budget.batch_size * budget.accumulation
+    steps = budget.steps or math.ceil(budget.epochs * training.episodes * asked / step)
+    tokens = steps * step * (min(history, budget.max_write_tokens) + min(QUESTION_TOKENS, budget.max_read_tokens))
+    count = parameters(experiment.backbones[job.backbone])
+    seconds = 2 * tokens * 2 * count / _speed(experiment, OPERATIONS)
+    disk = int(count * TRAINED_SHARE * 14)  # bf16 once, and a checkpoint of parameters and moments in fp32
+    return Estimate(job, "fit", 0, tokens, seconds, _gpu_hours(experiment, seconds), disk)
+
+
+def _evaluation(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Estimate:
+    count = parameters(experiment.backbones[job.backbone])
+    width = 4 if experiment.run.dtype == "float32" else 2
+    row = row_of(experiment, job)
+    keeps_state = resolve(row.method, row.with_)[0].capabilities.family == "online_state"
+    mine = cells(experiment, job)
+    read, steps = 0, 0
+    for spec in experiment.tasks:
+        asked = sizes[spec.task]
+        read += keeps_state * asked.histories * asked.tokens
+        for cell in mine:
+            if cell.task == spec.task:
+                draws = experiment.donors if cell.arm == "donor" else 1
+                read += draws * _prompt_tokens(cell, asked)
+                batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
+                steps += draws * batches * (spec.max_new_tokens or task(spec.task).max_new_tokens) // 2
+    seconds = read * 2 * count / _speed(experiment, OPERATIONS) + steps * count * width / _speed(experiment, BYTES)
+    disk = SAMPLE_BYTES * sum(sizes[c.task].questions * (experiment.donors if c.arm == "donor" else 1) for c in mine)
+    return Estimate(job, "evaluate", len(mine), read, seconds, _gpu_hours(experiment, seconds), disk)
+
+
+def _prompt_tokens(cell: Cell, asked: Size) -> int:
+    """A history that stands in the prompt is read once for all its questions; text put back, once a question."""
+    history = {"replayed": asked.histories, "windowed": asked.histories, "own_text": asked.questions}
+    return history.get(cell.condition, 0) * asked.tokens + asked.questions * QUESTION_TOKENS
+
+
+def _device(experiment: Experiment) -> str:
+    return "cuda" if experiment.run.gpus_per_worker else "cpu"
+
+
+def _speed(experiment: Experiment, table: dict[str, float]) -> float:
+    run = experiment.run
+    return table[_device(experiment)] * (run.gpus_per_worker or math.ceil(run.cpus_per_worker))
+
+
+def _gpu_hours(experiment: Experiment, seconds: float) -> float:
+    return seconds / 3600 * experiment.run.gpus_per_worker
+
+
+def parameters(spec: BackboneSpec) -> float:
+    """Rough number of parameters, without opening the model.
+
+    Raises:
+        HarnessError: a hub id that does not say its size, or a package or shape that is not there.
+    """
+    if spec.hub:
+        found = re.search(r"(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", spec.hub)
+        return float(found[1]) * {"B": 1e9, "M": 1e6}[found[2]] if found else 1e9
+    if spec.folder:
+        return sum(file.stat().st_size for file in Path(spec.folder).glob("*.safetensors")) / 2
+    if spec.gguf:
+        package = importlib.util.find_spec(spec.gguf.replace("-", "_"))
+        if package is None or not package.submodule_search_locations:
+            raise HarnessError(f"the package '{spec.gguf}' is not installed; run `make env`")
+        files = Path(package.submodule_search_locations[0]).glob("*.gguf")
+        return sum(file.stat().st_size for file in files) / 0.7  # four to six bits a weight, embeddings more
+    shapes = Path(__file__).with_name("shapes")
+    if not (shapes / f"{spec.random}.json").is_file():
+        known = ", ".join(sorted(p.stem for p in shapes.glob("*.json")))
+        raise HarnessError(f"unknown shape '{spec.random}'; known: {known}")
+    shape = json.loads((shapes / f"{spec.random}.json").read_text(encoding="utf-8"))
+    layer = 4 * shape["hidden_size"] ** 2 + 3 * shape["hidden_size"] * shape["intermediate_size"]
+    return shape["vocab_size"] * shape["hidden_size"] + shape["num_hidden_layers"] * layer
+
+
+# --- what a step depends on ------------------------------------------------------------------------------------
+
+
+def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
+    """Digest of all that a step's result follows from; a step is done again when it changes.
+
+    Args:
+        step: ``fit`` or ``evaluate``.
+    """
+    row = row_of(experiment, job)
+    parts: list[Any] = [
+        experiment.backbones[job.backbone].model_dump(mode="json"),
+        row.model_dump(mode="json"),
+        _sources(source_file(resolve(row.method, row.with_)[0].name)),
+        experiment.data.model_dump(mode="json"),
+        experiment.training.model_dump(mode="json"),
+        experiment.budget.model_dump(mode="json"),
+        [experiment.run.dtype, experiment.run.attention],
+    ]
+    if step == "evaluate":
+        parts += [[spec.model_dump(mode="json") for spec in experiment.tasks], experiment.donors]
+        parts += [_sources(Path(inspect.getfile(type(task(spec.task))))) for spec in experiment.tasks]
+    return digest(parts)[:16]
+
+
+def _sources(file: Path) -> list[str]:
+    """Digests of a method's file, or of its package's files."""
+    files: Iterable[Path] = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+    return [digest(path.read_text(encoding="utf-8")) for path in files]
+
+
+# --- telling ---------------------------------------------------------------------------------------------------
+
+
+def lines(experiment: Experiment, estimates: list[Estimate]) -> Iterator[list[str]]:
+    """The rows of the printed plan, the total last."""
+    for e in estimates:
+        yield [f"{e.job.backbone}/{e.job.row}/seed{e.job.seed}", e.step, str(e.cells or ""), *_amounts(e)]
+    total = Estimate(
+        estimates[0].job,
+        "",
+        sum(e.cells for e in estimates),
+        sum(e.tokens for e in estimates),
+        sum(e.seconds for e in estimates),
+        sum(e.gpu_hours for e in estimates),
+        sum(e.bytes for e in estimates),
+    )
+    yield [f"{experiment.name}, {experiment.run.workers} workers", "all", str(total.cells), *_amounts(total)]
+
+
+def _amounts(e: Estimate) -> list[str]:
+    return [f"{e.tokens:,}", f"{e.seconds:,.0f}", f"{e.gpu_hours:,.2f}", f"{e.bytes / 1e6:,.1f}"]
