@@ -99,7 +99,9 @@ def fit(
     row: Row,
     seed: Seed = 42,
     changes: Changes = [],  # noqa: B006
-    retrain: Annotated[bool, typer.Option(help="Fit anew where a stored fit could be restored.")] = False,
+    retrain: Annotated[
+        bool, typer.Option(envvar="RETRAIN", help="Fit anew, even where a reference fit could be restored.")
+    ] = False,
     results: Results = RESULTS,
 ) -> None:
     """Fit a row on a backbone, or restore the fit that its address names."""

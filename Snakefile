@@ -1,0 +1,154 @@
+# The whole DAG: prepare -> fit -> evaluate -> tables, figures -> tables/main.tex
+#
+#   snakemake --cores all tables/main.tex
+#   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
+import sys
+
+from harness.errors import HarnessError
+from harness.pipeline import Pipeline
+
+try:
+    RUN = Pipeline(config)
+except HarnessError as error:
+    print(f"snakemake: {error}", file=sys.stderr)
+    sys.exit(2)
+if not workflow.dryrun:
+    RUN.forget()
+
+ON = (
+    RUN.arguments
+)  # the experiment and its changes, as every call of `harness` takes them
+AT = str(RUN.folder)
+JOB = AT + "/{backbone}/{row}/seed{seed}"
+TABLES = ["main.tex", "main.md", "main.csv", "costs.tex", "costs.md"]
+FIGURES = ["memory.pdf", "memory.png"]
+
+
+wildcard_constraints:
+    backbone="[^/]+",
+    row="[^/]+",
+    seed=r"\d+",
+
+
+onstart:
+    RUN.begin()
+
+
+onsuccess:
+    RUN.end()
+
+
+onerror:
+    RUN.end()
+
+
+rule publish:
+    input:
+        expand(AT + "/tables/{file}", file=TABLES),
+        expand(AT + "/figures/{file}", file=FIGURES),
+    output:
+        expand("tables/{file}", file=TABLES + FIGURES),
+    params:
+        on=ON,
+    message:
+        "tables/main.tex <- {params.on}"
+    shell:
+        "cp {input:q} tables/"
+
+
+rule tables:
+    input:
+        RUN.evaluated,
+    output:
+        expand(AT + "/tables/{file}", file=TABLES),
+    log:
+        AT + "/logs/tables.log",
+    benchmark:
+        AT + "/logs/tables.tsv"
+    resources:
+        mem_mb=500,
+    params:
+        on=ON,
+        code=RUN.reporting,
+    message:
+        "tables of {params.on}"
+    shell:
+        "harness tables {params.on:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        RUN.evaluated,
+    output:
+        expand(AT + "/figures/{file}", file=FIGURES),
+    log:
+        AT + "/logs/figures.log",
+    benchmark:
+        AT + "/logs/figures.tsv"
+    resources:
+        mem_mb=500,
+    params:
+        on=ON,
+        code=RUN.reporting,
+    message:
+        "figures of {params.on}"
+    shell:
+        "harness figures {params.on:q} > {log:q} 2>&1"
+
+
+rule evaluate:
+    input:
+        lambda w: RUN.before_evaluation(w.backbone, w.row, w.seed),
+    output:
+        JOB + "/evaluated.json",
+    log:
+        JOB + "/evaluate.log",
+    benchmark:
+        JOB + "/evaluate.tsv"
+    resources:
+        mem_mb=200,
+    params:
+        inputs=lambda w: RUN.fingerprint(w.backbone, w.row, w.seed, "evaluate"),
+    message:
+        "evaluate {wildcards.row} (seed {wildcards.seed}) on {wildcards.backbone}"
+    shell:
+        "harness evaluate {ON:q} --backbone {wildcards.backbone:q} --row {wildcards.row:q}"
+        " --seed {wildcards.seed} 2>&1 | tee {log:q}"
+
+
+rule fit:
+    input:
+        AT + "/{backbone}/backbone.json",
+    output:
+        JOB + "/fit.json",
+    log:
+        JOB + "/fit.log",
+    benchmark:
+        JOB + "/fit.tsv"
+    priority: 1  # what others wait for goes first
+    resources:
+        mem_mb=200,
+    params:
+        inputs=lambda w: RUN.fingerprint(w.backbone, w.row, w.seed, "fit"),
+    message:
+        "fit {wildcards.row} (seed {wildcards.seed}) on {wildcards.backbone}"
+    shell:
+        "harness fit {ON:q} --backbone {wildcards.backbone:q} --row {wildcards.row:q}"
+        " --seed {wildcards.seed} 2>&1 | tee {log:q}"
+
+
+rule prepare:
+    output:
+        AT + "/{backbone}/backbone.json",
+    log:
+        AT + "/{backbone}/prepare.log",
+    benchmark:
+        AT + "/{backbone}/prepare.tsv"
+    resources:
+        mem_mb=200,
+    params:
+        source=lambda w: RUN.experiment.backbones[w.backbone].model_dump_json(),
+    message:
+        "prepare {wildcards.backbone}"
+    shell:
+        "harness prepare {ON:q} --backbone {wildcards.backbone:q} 2>&1 | tee {log:q}"

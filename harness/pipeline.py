@@ -1,0 +1,123 @@
+"""What the Snakefile knows of an experiment, and what it holds while it runs: the results' lock and the cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness import cluster, config
+from harness.episodes import digest
+from harness.errors import HarnessError, nearest
+from harness.experiment import Job, cells, jobs
+from harness.plan import fingerprint, learns
+
+KEYS = ("experiment", "methods", "set", "retrain")
+
+
+class Pipeline:
+    """One run of one experiment.
+
+    Args:
+        settings: Snakemake's ``--config``: ``experiment`` (default ``embedded``), ``methods`` (rows to add), ``set``
+            (changes such as ``run.executor=inline``) and ``retrain``; each list may be a single value.
+        results: Folder of all results.
+
+    Raises:
+        HarnessError: a wrong key, or a wrong experiment.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], results: Path = Path("results")) -> None:
+        for key in settings:
+            if key not in KEYS:
+                raise HarnessError(f"unknown key '{key}' after --config; {nearest(key, KEYS)}")
+        added = [f"methods+={name}" for name in _many(settings.get("methods"))]
+        changes = [*added, *_many(settings.get("set"))]
+        name = str(settings.get("experiment") or "embedded")
+        self.results = results
+        self.experiment = config.load(name, changes)
+        self.arguments = [name, *(word for change in changes for word in ("--set", change))]
+        retrain = settings.get("retrain") or os.environ.get("RETRAIN") or "0"
+        self.retrain = str(retrain).lower() not in ("0", "false", "no")
+        if self.retrain:
+            os.environ["RETRAIN"] = "1"  # read by `harness fit`; no parameter, which would undo fits on the next run
+        self._address: Path | None = None
+        self._lock = FileLock(self.folder / ".lock")
+
+    @property
+    def folder(self) -> Path:
+        """Where this experiment's results lie."""
+        return self.results / self.experiment.name
+
+    @property
+    def evaluated(self) -> list[Path]:
+        """The mark that each job's evaluation leaves."""
+        return [self.results / job.path / "evaluated.json" for job in jobs(self.experiment)]
+
+    @property
+    def reporting(self) -> str:
+        """Digest of all files that tables and figures are made by, beside the records."""
+        folders = (Path(__file__).with_name("reporting"), Path("tables/templates"), Path("tables/reported"))
+        files = sorted(f for folder in folders for f in folder.rglob("*.*") if f.suffix in (".py", ".j2", ".csv"))
+        return digest([file.read_text(encoding="utf-8") for file in files])[:16]
+
+    def before_evaluation(self, backbone: str, row: str, seed: str) -> Path:
+        """What an evaluation waits for: the fit, or the backbone where nothing is fitted."""
+        job = self.job(backbone, row, seed)
+        fitted = self.results / job.path / "fit.json"
+        return fitted if learns(self.experiment, job) else self.folder / backbone / "backbone.json"
+
+    def job(self, backbone: str, row: str, seed: str) -> Job:
+        return Job(self.experiment.name, backbone, row, int(seed))
+
+    def fingerprint(self, backbone: str, row: str, seed: str, step: str) -> str:
+        """As :func:`harness.plan.fingerprint`."""
+        return fingerprint(self.experiment, self.job(backbone, row, seed), step)
+
+    def forget(self) -> None:
+        """Take away marks that do not hold, so that the step is done again.
+
+        They are those of an evaluation some of whose records are gone and, where fits are to be learned anew, those
+        of a fit that was restored from elsewhere.
+        """
+        for job in jobs(self.experiment):
+            if not all((self.results / cell.path / "record.json").exists() for cell in cells(self.experiment, job)):
+                (self.results / job.path / "evaluated.json").unlink(missing_ok=True)
+            fitted = self.results / job.path / "fit.json"
+            if self.retrain and fitted.exists():
+                address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+                if not (self.results / "fits" / address[:16]).is_dir():
+                    fitted.unlink()
+
+    def begin(self) -> None:
+        """Lock the results and start the cluster, of which jobs learn through the environment.
+
+        Raises:
+            HarnessError: another pipeline works in the same folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise HarnessError(f"another pipeline works in {self.folder}; wait for its end and run again") from error
+        if self.experiment.run.executor == "ray":
+            self._address = cluster.start(self.experiment.run, self.folder / "logs" / "cluster.log")
+            os.environ[cluster.ADDRESS] = str(self._address)
+
+    def end(self) -> None:
+        """Stop the cluster and let the results go."""
+        if self._address:
+            cluster.stop(self._address)
+            del os.environ[cluster.ADDRESS]
+            self._address = None
+        self._lock.release()
+
+
+def _many(value: Any) -> Iterable[str]:
+    if value is None:
+        return []
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
