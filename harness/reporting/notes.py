@@ -50,25 +50,22 @@ def claims(summary: Summary) -> Iterator[str]:
             rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
     for (backbone, row), places in rows.items():
         shown: list[str] = []
-        open_: list[str] = []
-        mean_ran = False
+        missing: list[str] = []
         for place in places:
             contrasts = {arm: summary.contrast(place, place._replace(arm=arm)) for arm in ("donor", "mean")}
-            mean_ran |= contrasts["mean"] is not None
-            ran = {arm: contrast for arm, contrast in contrasts.items() if contrast is not None}
-            if not ran:
-                continue
-            evidence = "; ".join(f"own − {arm} {_contrast(contrast)}" for arm, contrast in ran.items())
-            holds = "donor" in ran and all(contrast.above_zero for contrast in ran.values())
-            (shown if holds else open_).append(f"{place.task}, {place.condition} ({evidence})")
-        parts = [f"memory is claimed on {' and '.join(shown)}"] if shown else []
-        if open_:
-            parts.append(f"{'not' if shown else 'memory is not claimed'} on {' nor on '.join(open_)}")
-        if parts:
-            yield f"{row} on {backbone}: {', '.join(parts)}{'' if mean_ran else '; the mean arm was not run'}."
+            ran = [contrast for contrast in contrasts.values() if contrast is not None]
+            holds = contrasts["donor"] is not None and all(contrast.above_zero for contrast in ran)
+            evidence = "; ".join(f"own − {arm} {_contrast(contrast)}" for arm, contrast in contrasts.items())
+            (shown if holds else missing).append(f"{place.task}, {place.condition} ({evidence})")
+        parts = [f"memory is claimed on {' and on '.join(shown)}"] if shown else []
+        if missing:
+            parts.append(f"{'but' if shown else 'memory is'} not claimed on {' nor on '.join(missing)}")
+        yield f"{row} on {backbone}: {', '.join(parts)}."
 
 
-def _contrast(estimate: Estimate) -> str:
+def _contrast(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "not run"
     if estimate.low is None:
         return f"{cell(estimate, True)}, {_clusters(estimate.clusters)}"
     return cell(estimate, True)

@@ -1,7 +1,7 @@
 """The paper's printed numbers (``tables/reported``) beside ours, with the verdict of RIGOR 3.
 
-``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to; the other files hold
-what is printed, in percent.
+``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to, and what the
+paper leaves open about a row; the other files hold what is printed, in percent.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
         names = rows[(rows["row"] == row.method) & (rows["condition"] == place.condition)]
         if place.arm != "own" or names.empty:
             continue
-        method, note = names.iloc[0]["method"], names.iloc[0]["note"]
+        method, undisclosed = names.iloc[0]["method"], names.iloc[0]["undisclosed"]
         spec = experiment.backbones[place.backbone]
         for entry in scores[scores["task"] == place.task].itertuples():
             if entry.metric not in summary.metrics(place.task):
@@ -84,8 +84,8 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             reason = ", ".join(_differences(spec, row, tasks[place.task], records, ours.n, int(entry.questions)))
             if reason:
                 verdict = "not comparable"
-            elif note == "undisclosed":
-                verdict, reason = "setting undisclosed", "the paper does not state the settings of this row"
+            elif undisclosed:
+                verdict, reason = "setting undisclosed", undisclosed
             else:
                 means = [100 * v for v in summary.seed_values(place, entry.metric, entry.category)]
                 fitted = any(record.provenance.fit for record in records)

