@@ -133,6 +133,15 @@ def sign_flip(totals: ArrayLike, rng: np.random.Generator | None = None) -> floa
     return float((1 + (np.abs(signs @ values) >= observed).sum()) / (1 + DRAWS))
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of each of a family of tests, in the order given."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def smallest_p(clusters: int) -> float | None:
     """The smallest p that a sign-flip over so many clusters can reach; None where there is no test."""
     if clusters < FEWEST_CLUSTERS:

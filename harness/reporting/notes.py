@@ -28,6 +28,7 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
     """Every note of the main table, in the order of reading."""
     return [
         *(Note("Memory", text) for text in claims(summary)),
+        *(Note("Primary", text) for text in _primary(experiment, summary)),
         Note("Reading", _reading(experiment)),
         *(Note("Backbone", text) for text in _backbones(experiment, summary)),
         *(Note("Data", text) for text in _data(experiment, summary)),
@@ -61,6 +62,25 @@ def claims(summary: Summary) -> Iterator[str]:
         if missing:
             parts.append(f"{'but' if shown else 'memory is'} not claimed on {' nor on '.join(missing)}")
         yield f"{row} on {backbone}: {', '.join(parts)}."
+
+
+def _primary(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """The one contrast that the experiment declared beforehand, tested for every row and corrected over them."""
+    tested: dict[str, Estimate] = {}
+    for place in summary.places:
+        if (place.task, place.condition, place.arm) == (experiment.primary, "removed", "donor"):
+            contrast = summary.contrast(place._replace(arm="own"), place)
+            if contrast is not None and contrast.p is not None:
+                tested[f"{place.row} on {place.backbone}"] = contrast
+    if not tested:
+        return
+    ps = statistics.holm([contrast.p or 0.0 for contrast in tested.values()])
+    found = "; ".join(
+        f"{row} {cell(contrast, True)}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        for (row, contrast), p in zip(tested.items(), ps, strict=True)
+    )
+    tests = " or ".join(sorted({contrast.test for contrast in tested.values()}))
+    yield f"own − donor on {experiment.primary}, removed: {found} ({tests}, Holm over {len(ps)} in all)."
 
 
 def _contrast(estimate: Estimate | None) -> str:

@@ -21,10 +21,10 @@ def clustered(rng, groups, size, between, within):
 def test_interval_covers_the_truth_in_95_percent(groups):
     rng = np.random.default_rng(groups)
     hits = 0
-    for _ in range(2000):
+    for _ in range(1200):
         estimate = statistics.mean(*clustered(rng, groups, 5, 0.08, 0.1))
         hits += estimate.low <= 0.5 <= estimate.high
-    assert 0.935 <= hits / 2000 <= 0.965
+    assert 0.935 <= hits / 1200 <= 0.965
 
 
 @pytest.mark.parametrize("groups", [10, 30])
@@ -112,6 +112,14 @@ def test_paired_takes_mcnemar_only_for_binary_scores_with_a_cluster_each():
     assert statistics.paired(left, right, range(8)).test == "McNemar mid-p"
     assert statistics.paired(left, right, [0, 0, 1, 2, 3, 4, 5, 6]).test == "sign-flip"
     assert statistics.paired(np.array(left) * 0.5, right, range(8)).test == "sign-flip"
+
+
+@pytest.mark.parametrize(
+    ("ps", "expected"),
+    [([0.04, 0.01, 0.03], [0.06, 0.03, 0.06]), ([0.5, 0.9], [1.0, 1.0]), ([0.02], [0.02]), ([], [])],
+)
+def test_holm(ps, expected):
+    assert statistics.holm(ps) == pytest.approx(expected)
 
 
 def test_smallest_p_is_what_a_clear_win_reaches():

