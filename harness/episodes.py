@@ -39,6 +39,20 @@ class History:
         return digest([self.system, [asdict(m) for m in self.messages]])
 
 
+def spoken(messages: Iterable[Message]) -> list[str]:
+    """What a reader sees of each message: its text, with its date in front where the date changes.
+
+    Told once a session, and again wherever a cut or a retrieval starts, so that no form of history lacks it; on
+    each of LoCoMo's some 600 turns it would cost a third of the window.
+    """
+    texts, before = [], None
+    for message in messages:
+        dated = message.time is not None and message.time != before
+        texts.append(f"[{message.time}]\n{message.content}" if dated else message.content)
+        before = message.time
+    return texts
+
+
 @dataclass(frozen=True)
 class Question:
     """One question asked of a history, with every answer that counts as right."""

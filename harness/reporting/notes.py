@@ -5,6 +5,7 @@ Nothing here changes with time, machine or number of workers, so that equal answ
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from harness.records import Record
 from harness.reporting.render import cell
 from harness.reporting.summary import Place, Summary, spread
 from harness.statistics import Estimate
+
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?")
 
 
 class Note(NamedTuple):
@@ -142,7 +145,8 @@ def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
         cut = max(r.truncated for r in records)
         if cut:
             text += f"; up to {cut:,} histories were cut, losing {100 * lost:.0f}% of their tokens on average"
-        yield text + "."
+        remarks = sorted({str(r.provenance.data.get("note") or "") for r in records} - {""})
+        yield ". ".join([text, *remarks]).rstrip(".") + "."
 
 
 def _source(record: Record) -> str:
@@ -199,18 +203,28 @@ def _gates(summary: Summary) -> Iterator[str]:
 
 
 def _warnings(summary: Summary) -> Iterator[str]:
-    """Every warning once, with the rows that carry it."""
-    carriers: dict[str, list[str]] = {}
+    """Every kind of warning once, with the range of its numbers and the cells that carry it."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    everywhere = len({place[1:] for place in summary.places})
     for record in summary.records.values():
         for warning in record.warnings:
-            carriers.setdefault(warning, []).append(f"{record.row}/{record.task}/{record.condition}/{record.arm}")
-    everywhere = len(summary.records)
-    for warning, cells in sorted(carriers.items()):
-        yield f"{warning.rstrip('.')} ({_some(cells, everywhere)})."
+            carrier = "/".join((record.row, record.task, record.condition, record.arm))
+            kinds.setdefault(_NUMBER.sub("#", warning), []).append((warning, carrier))
+    for _, found in sorted(kinds.items()):
+        text = _ranged([warning for warning, _ in found]).rstrip(".")
+        yield f"{text} ({_some((carrier for _, carrier in found), everywhere)})."
+
+
+def _ranged(texts: list[str]) -> str:
+    """Texts that differ in numbers only as one: ``3% to 12% of the answers are empty``."""
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    ends = [sorted(set(column), key=lambda n: float(n.rstrip("%").replace(",", ""))) for column in columns]
+    ranges = iter(e[0] if len(e) == 1 else f"{e[0]} to {e[-1]}" for e in ends)
+    return _NUMBER.sub(lambda _: next(ranges), texts[0])
 
 
 def _some(cells: Iterable[str], everywhere: int) -> str:
-    distinct = sorted(cells)
+    distinct = sorted(set(cells))
     if len(distinct) == everywhere:
         return "all cells"
     return ", ".join(distinct) if len(distinct) <= 3 else f"{', '.join(distinct[:3])} and {len(distinct) - 3} more"

@@ -4,7 +4,7 @@ low-rank corrections. The three variants TSW, SSW and MSW are presets of one met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,8 +27,12 @@ class Settings(MethodConfig):
     rank: int = Field(8, ge=1, description="r: a state is r x r. Paper: 8.")
     alpha: float = Field(16.0, gt=0, description="Corrections are scaled by alpha / r. Paper: 16.")
     states: int = Field(1, ge=1, description="N, independent states a layer. TSW and SSW 1, MSW 4.")
-    writes: Literal["token", "message_mean"] = Field("token", description="What is written: each token, or message means.")
-    heads: tuple[Literal["q", "k", "v", "o"], ...] = Field(("q", "o"), min_length=1, description="Projections corrected.")
+    writes: Literal["token", "message_mean"] = Field(
+        "token", description="What is written: each token, or message means."
+    )
+    heads: tuple[Literal["q", "k", "v", "o"], ...] = Field(
+        ("q", "o"), min_length=1, description="Projections corrected."
+    )
     layers: tuple[int, ...] | None = Field(None, description="Layers with a memory; None is all.")
     rankwise_gates: bool = Field(True, description="A gate a row of S; false: one a state.")
     couple_lambda: bool = Field(True, description="Keep gate = 1 - write gate.")
@@ -39,7 +43,9 @@ class Settings(MethodConfig):
         "base_slice_fixed", description="How the correction heads start."
     )
     online_gain: float = Field(0.05, ge=0, description="Scale of their initial columns.")
-    write_chunk: int = Field(2048, ge=1, description="History tokens a forward while writing; does not change the result.")
+    write_chunk: int = Field(
+        2048, ge=1, description="History tokens a forward while writing; does not change the result."
+    )
 
 
 class DeltaMem(MemoryMethod):
@@ -115,17 +121,10 @@ class DeltaMem(MemoryMethod):
                 decoder(input_ids=torch.tensor([ids[part]], device=self.backbone.device), past_key_values=cache)
 
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
-        """Reads from ``state`` (without one, from zero); a :class:`Trace` replaces what is read, position by position."""
-        return Steering(adapter=self.name, past_key_values=self._fresh(state, writes))
+        """Reads from ``state`` (without one, from zero); a trace replaces what is read, position by position."""
+        from methods.delta_mem._state import Start
 
-    def _fresh(self, state: MemoryState | None, writes: bool) -> Callable[[], Any]:
-        from methods.delta_mem._state import DeltaState, Trace
-
-        if isinstance(state, Trace):
-            replayed = [reads.unsqueeze(0) for reads in state.reads]
-            return lambda: self.memory.memory_cache(writes=False, replayed=replayed)
-        rows = state.rows() if isinstance(state, DeltaState) else None
-        return lambda: self.memory.memory_cache(rows, writes=writes)
+        return Steering(adapter=self.name, past_key_values=Start(self.memory, state, writes))
 
     def trace(self, history: History, query: Query) -> MemoryState:
         """The reads over another episode's whole prompt, streamed from a zero state."""
@@ -149,13 +148,10 @@ class DeltaMem(MemoryMethod):
         return sum(p.numel() for layer in self.memory.layers for p in layer.memory.parameters())
 
     def save(self, directory: Path) -> None:
-        self.peft.save_pretrained(directory)
+        self.backbone.save_adapter(self.name, directory)
 
     def load(self, directory: Path) -> None:
-        from peft import set_peft_model_state_dict
-        from peft.utils import load_peft_weights
-
-        set_peft_model_state_dict(self.peft, load_peft_weights(str(directory), device=str(self.backbone.device)))
+        self.backbone.load_adapter(self.name, directory)
 
     def close(self) -> None:
         self.backbone.detach(self.name)

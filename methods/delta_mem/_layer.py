@@ -209,9 +209,7 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self._active_adapter = "default"
         self._corrections: dict[str, Tensor] = {}
-        self._hooks = [
-            getattr(base_layer, f"{head}_proj").register_forward_hook(self._correct(head)) for head in HEADS
-        ]
+        self._hooks = [getattr(base_layer, f"{head}_proj").register_forward_hook(self._correct(head)) for head in HEADS]
 
     def _correct(self, head: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:

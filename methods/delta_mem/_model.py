@@ -5,7 +5,7 @@ Importing this module registers the method, which ``PeftModel.from_pretrained`` 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -24,7 +24,7 @@ class DeltaMemModel(BaseTuner):
 
     prefix = "delta_mem_"
     tuner_layer_cls = DeltaMemLayer
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
     def _pre_injection_hook(self, model: nn.Module, config: DeltaMemConfig, adapter_name: str) -> None:
         self.door = Door()

@@ -83,14 +83,17 @@ def chunked(
     Every exponent is at most 0, so nothing overflows, however long the chunk or small λ. The solve is linear in
     S_0 and is done for all chunks before S passes through them.
     """
-    B, T, N, r = q.shape
+    T, r = q.shape[1], q.shape[3]
     pad = -T % chunk
     # [B, N, rows, chunks, C] for gates and values, [B, N, chunks, C, r] for keys and queries
     q, k, v, log_keep, erase, write = (
-        torch.nn.functional.pad(x, (0, 0, 0, 0, 0, pad)).unflatten(1, (-1, chunk)) for x in (q, k, v, log_keep, erase, write)
+        torch.nn.functional.pad(x, (0, 0, 0, 0, 0, pad)).unflatten(1, (-1, chunk))
+        for x in (q, k, v, log_keep, erase, write)
     )
     q, k = (x.permute(0, 3, 1, 2, 4) for x in (q, k))
-    v, log_keep, erase, write = (x.expand(-1, -1, -1, -1, r).permute(0, 3, 4, 1, 2) for x in (v, log_keep, erase, write))
+    v, log_keep, erase, write = (
+        x.expand(-1, -1, -1, -1, r).permute(0, 3, 4, 1, 2) for x in (v, log_keep, erase, write)
+    )
 
     total = log_keep.cumsum(-1)  # L_t
     before = total - log_keep  # L_{t-1}

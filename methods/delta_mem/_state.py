@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.method import MemoryState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeltaState(MemoryState):
     """S after a history: one state a layer and head."""
 
@@ -28,7 +28,12 @@ class DeltaState(MemoryState):
 
     def describe(self) -> dict[str, Any]:
         norms = self.S.flatten(1).norm(dim=1)
-        return {"kind": "matrix", "shape": list(self.S.shape), "tokens": self.tokens, "norm": round(float(norms.mean()), 4)}
+        return {
+            "kind": "matrix",
+            "shape": list(self.S.shape),
+            "tokens": self.tokens,
+            "norm": round(float(norms.mean()), 4),
+        }
 
     def rows(self, batch_size: int = 1) -> list[Tensor]:
         """One [B, N, r, r] a layer, every row this state."""
@@ -45,7 +50,7 @@ class DeltaState(MemoryState):
         return cls(load_file(directory / "state.safetensors")["S"], tokens)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace(MemoryState):
     """What a memory read at each position of some prompt: the donor under ``replayed``."""
 
@@ -70,3 +75,18 @@ class Trace(MemoryState):
 def stacked(states: list[Tensor]) -> Tensor:
     """[layers, N, r, r] of the only row of a batch."""
     return torch.stack([s[0] for s in states])
+
+
+@dataclass(frozen=True)
+class Start:
+    """Makes fresh caches that start from a state; equal starts let questions share a batch."""
+
+    memory: Any
+    state: MemoryState | None
+    writes: bool
+
+    def __call__(self) -> Any:
+        if isinstance(self.state, Trace):
+            return self.memory.memory_cache(writes=False, replayed=[reads.unsqueeze(0) for reads in self.state.reads])
+        rows = self.state.rows() if isinstance(self.state, DeltaState) else None
+        return self.memory.memory_cache(rows, writes=self.writes)

@@ -45,9 +45,9 @@ def test_sessions_go_by_number_and_dates_without_a_session_are_no_matter():
     messages = read(conversation())[0].history.messages
     assert [m.id for m in messages] == ["D2:1", "D2:2", "D10:1"]
     assert [m.time for m in messages] == ["day two", "day two", "day ten"]
-    assert messages[0].content == "[day two]\nA: first (shares a picture: a red boat)"
+    assert messages[0].content == "A: first (shares a picture: a red boat)"
     assert messages[1].content == "B: second"
-    assert messages[2].content == "[day ten]\nA: last"
+    assert messages[2].content == "A: last"
 
 
 def test_adversarial_questions_are_left_out_and_numbers_become_text():

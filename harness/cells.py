@@ -1,0 +1,316 @@
+"""One cell from plan to record: answer by lm-eval, score, gate the count, keep the costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lm_eval.evaluator import evaluate as lm_eval_evaluate
+
+from harness import arms, provenance, records, statistics
+from harness.episodes import Episode, digest
+from harness.errors import HarnessError
+from harness.experiment import Cell, Experiment, Job, TaskSpec
+from harness.gates import GateOutcome, require
+from harness.journal import Journal
+from harness.lm import SHOWN, EpisodeTask, Memories, MemoryLM
+from harness.method import MemoryMethod
+from harness.progress import Progress
+from harness.tasks.base import Task, TaskData
+
+CAP_SHARE = 0.01
+"""Share of answers at the token cap above which a record warns (RIGOR 1)."""
+SAME_SHARE = 0.05
+FEW_CLUSTERS = 20
+
+
+@dataclass
+class JobContext:
+    """What the cells of one job share: the method with its fit, the memories it has written, the gates it passed."""
+
+    experiment: Experiment
+    job: Job
+    method: MemoryMethod
+    results: Path
+    fit: dict[str, Any] | None
+    gates: list[GateOutcome] = field(default_factory=list)
+
+    @cached_property
+    def backbone_facts(self) -> dict[str, Any]:
+        return self.method.backbone.describe()
+
+
+@dataclass
+class Material:
+    """A task's episodes, drawn and cut; the same for all its cells in a job."""
+
+    task: Task
+    spec: TaskSpec
+    data: TaskData
+    episodes: list[Episode]
+    facts: dict[str, Any]
+    cap: int
+    """Tokens of an answer at most."""
+    memories: Memories | None = None
+
+
+@dataclass
+class Plan:
+    """A cell that is to have a record."""
+
+    job: JobContext
+    cell: Cell
+    material: Material
+    model_seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        return self.job.results / self.cell.path
+
+    @property
+    def draws(self) -> int:
+        return self.job.experiment.donors if self.cell.arm == "donor" else 1
+
+    @property
+    def questions(self) -> int:
+        """Answers to give: questions times draws of donors."""
+        return self.draws * sum(len(e.questions) for e in self.material.episodes)
+
+    @cached_property
+    def address(self) -> str:
+        """All that the answers are a function of; not commit, versions or machine."""
+        run, method = self.job.experiment.run, self.job.method
+        return digest(
+            {
+                "backbone": method.backbone.digest,
+                "method": method.name,
+                "config": method.config.model_dump(mode="json"),
+                "fit": self.job.fit and self.job.fit["adapter_hash"],
+                "task": self.cell.task,
+                "spec": self.material.spec.model_dump(mode="json", exclude={"conditions"}),
+                "data": self.material.data.hash,
+                "data_seed": self.job.experiment.data.seed,
+                "prompts": self.material.task.prompts.hash,
+                "cell": [self.cell.condition, self.cell.arm, self.draws],
+                "run": [run.dtype, run.attention, run.batch_size],
+            }
+        )
+
+    def stands(self) -> bool:
+        """A record of this very cell is there already."""
+        path = self.folder / "record.json"
+        return path.is_file() and records.load(path).address == self.address
+
+
+def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
+    """Answer a cell's questions and leave its record; gives the number of answers so far."""
+    start, cpu = time.perf_counter(), time.process_time()
+    material, method = plan.material, plan.job.method
+    memories = material.memories = material.memories or Memories(method)
+    wrote, tokens = memories.write_seconds, memories.tokens_written
+    removed = plan.cell.condition not in SHOWN and plan.cell.condition != "own_text"
+    asked = EpisodeTask(
+        material.task, material.episodes, removed=removed, max_new_tokens=material.cap, draws=plan.draws
+    )
+    answered = done
+
+    def report(questions: int) -> None:
+        nonlocal answered
+        answered += questions
+        progress.update("evaluate", answered, total, cell=f"{plan.cell.task}/{plan.cell.condition}/{plan.cell.arm}")
+
+    journal = Journal(plan.folder / "journal.jsonl", plan.address)
+    lm = MemoryLM(
+        memories,
+        plan.cell.condition,
+        asked,
+        donors=_donors(plan),
+        journal=journal,
+        batch_size=plan.job.experiment.run.batch_size,
+        on_episode=report,
+    )
+    found = lm_eval_evaluate(lm, {material.task.name: asked}, bootstrap_iters=0, log_samples=True)
+    if found is None:
+        raise HarnessError(f"lm-eval gave no result for {plan.cell.id}; run on rank 0")
+    samples = _samples(plan, lm, found["samples"][material.task.name])
+    costs = records.Costs(
+        write_seconds=memories.write_seconds - wrote,
+        prefill_seconds=lm.spent.prefill,
+        decode_seconds=lm.spent.decode,
+        tokens_written=memories.tokens_written - tokens,
+        tokens_in=int(samples["prompt_tokens"].sum()),
+        tokens_out=int(samples["new_tokens"].sum()),
+        state_bytes=_state_bytes(memories),
+        trainable_parameters=method.trainable_parameters(),
+        peak_bytes=provenance.peak_bytes(method.backbone.device),
+    )
+    record = _record(plan, samples, dict(found))
+    wall = time.perf_counter() - start
+    plan.model_seconds = costs.write_seconds + costs.prefill_seconds + costs.decode_seconds
+    record.costs = costs.model_copy(
+        update={
+            "wall_seconds": wall,
+            "cpu_seconds": time.process_time() - cpu,
+            "gpu_seconds": plan.model_seconds if method.backbone.device.type == "cuda" else 0.0,
+            "overhead_seconds": wall - plan.model_seconds,
+        }
+    )
+    records.save(record, samples, plan.folder)
+    journal.remove()
+    return answered
+
+
+def _donors(plan: Plan) -> list[dict[str, str]]:
+    if plan.cell.arm != "donor":
+        return []
+    return arms.donors(plan.material.episodes, plan.draws, plan.job.experiment.data.seed)
+
+
+def _state_bytes(memories: Memories) -> int:
+    sizes = [state.nbytes() for state in memories.states.values() if state is not None]
+    return round(sum(sizes) / len(sizes)) if sizes else 0
+
+
+def _samples(plan: Plan, lm: MemoryLM, logged: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One row an answer, in the columns of ``records.SAMPLE_COLUMNS``."""
+    episodes = {e.id: e for e in plan.material.episodes}
+    metrics = [m.name for m in plan.material.task.metrics]
+    rows = []
+    for sample in logged:
+        doc = sample["doc"]
+        episode = episodes[doc["history_id"]]
+        facts = lm.samples[doc["question_id"], doc["draw"]]
+        rows.append(
+            {
+                "question_id": doc["question_id"],
+                "history_id": episode.id,
+                "root": episode.root,
+                "category": episode.questions[doc["number"]].category,
+                "donor": facts["donor"],
+                "draw": doc["draw"],
+                "prompt_tokens": facts["prompt_tokens"],
+                "new_tokens": facts["new_tokens"],
+                "hit_cap": facts["hit_cap"],
+                "prompt_sha256": facts["prompt_sha256"],
+                "answer_sha256": digest(facts["answer"]),
+                "answer": facts["answer"],
+                "notes": json.dumps(facts["notes"], sort_keys=True, ensure_ascii=False),
+                **{f"score.{m}": float(sample[m]) for m in metrics},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _record(plan: Plan, samples: pd.DataFrame, found: dict[str, Any]) -> records.Record:
+    job, cell, material = plan.job, plan.cell, plan.material
+    counted = require(
+        "counting.questions",
+        len(samples) == plan.questions,
+        f"{len(samples)} answers were scored of {plan.questions} expected",
+        len(samples),
+        plan.questions,
+    )
+    lost = [float(e.notes.get("lost_share", 0.0)) for e in material.episodes]
+    commit, _ = provenance.code()
+    return records.Record(
+        experiment=cell.job.experiment,
+        backbone=cell.job.backbone,
+        row=cell.job.row,
+        method=job.method.name,
+        task=cell.task,
+        condition=cell.condition,
+        arm=cell.arm,
+        seed=cell.job.seed,
+        scores=_scores(material.task, samples),
+        primary_metric=material.task.primary_metric,
+        address=plan.address,
+        gates=[*job.gates, counted],
+        warnings=_warnings(plan, samples),
+        provenance=_provenance(plan),
+        questions=len(samples) // plan.draws,
+        truncated=sum(share > 0 for share in lost),
+        lost_share=sum(lost) / len(lost),
+        results=found["results"],
+        group_subtasks=found.get("group_subtasks", {}),
+        configs={cell.task: {"task": cell.task, "output_type": "generate_until", "max_gen_toks": material.cap}},
+        versions=found.get("versions", {}),
+        n_shot={cell.task: 0},
+        higher_is_better=found.get("higher_is_better", {}),
+        n_samples={cell.task: {"original": len(samples), "effective": len(samples)}},
+        date=time.time(),
+        git_hash=commit,
+    )
+
+
+def _scores(task: Task, samples: pd.DataFrame) -> dict[str, records.Score]:
+    """Every metric over all questions, and by category where the task has some."""
+    found = {}
+    for metric in task.metrics:
+        for category in ["", *sorted(c for c in samples["category"].unique() if c)]:
+            e = statistics.score(samples, metric.name, category)
+            name = f"{metric.name}/{category}" if category else metric.name
+            found[name] = records.Score(
+                value=e.value, low=e.low, high=e.high, n=e.n, clusters=e.clusters, rule=metric.rule
+            )
+    return found
+
+
+def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
+    """What a reader of the number must know (RIGOR 1, WARN)."""
+    found = [f"{g.name}: {g.note}" for g in plan.job.gates if g.status == "warn"]
+    capped = float(samples["hit_cap"].mean())
+    if capped > CAP_SHARE:
+        found.append(f"{capped:.0%} of the answers hit the cap of {plan.material.cap} tokens")
+    answers = samples["answer"].str.strip().str.casefold()
+    empty = float((answers == "").mean())
+    if empty > SAME_SHARE:
+        found.append(f"{empty:.0%} of the answers are empty")
+    golds = Counter(q.answers[0].casefold() for e in plan.material.episodes for q in e.questions)
+    usual = max(golds.values()) / sum(golds.values())
+    same = float(answers.value_counts(normalize=True).iloc[0])
+    if same - usual > SAME_SHARE:
+        found.append(f"{same:.0%} of the answers are the same text (the most frequent gold: {usual:.0%})")
+    cut = [float(e.notes["lost_share"]) for e in plan.material.episodes if e.notes.get("lost_share")]
+    if cut:
+        found.append(
+            f"{len(cut)} of {len(plan.material.episodes)} histories were cut, losing {sum(cut) / len(cut):.0%}"
+        )
+    clusters = samples["root"].nunique()
+    if clusters < FEW_CLUSTERS:
+        found.append(f"{clusters} independent source documents")
+    if plan.job.fit and len(plan.job.experiment.seeds) == 1:
+        found.append("one training seed")
+    if not plan.job.backbone_facts["pinned"]:
+        found.append("the backbone's revision is not pinned")
+    return found
+
+
+def _provenance(plan: Plan) -> records.Provenance:
+    job, backbone = plan.job, plan.job.method.backbone
+    commit, dirty = provenance.code()
+    config = job.experiment.model_dump(mode="json", by_alias=True)
+    return records.Provenance(
+        config=config,
+        config_hash=digest(config),
+        commit=commit,
+        dirty=dirty,
+        versions=provenance.versions(),
+        backbone=job.backbone_facts,
+        data=plan.material.facts,
+        fit=job.fit,
+        prompt_hash=plan.material.task.prompts.hash,
+        dtype=str(backbone.dtype).removeprefix("torch."),
+        attention=backbone.model.config._attn_implementation,
+        batch_size=job.experiment.run.batch_size,
+        seed=job.job.seed,
+        device=provenance.device_name(backbone.device),
+        threads=torch.get_num_threads(),
+    )

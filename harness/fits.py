@@ -1,0 +1,129 @@
+"""Fits have addresses: the same backbone, method, settings, episodes, budget and seed give the same parameters,
+so they are learned once and restored ever after (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.backbones import Backbone
+from harness.episodes import Episode, digest, episodes_digest
+from harness.errors import HarnessError
+from harness.experiment import Budget
+from harness.method import MemoryMethod
+from harness.progress import Progress
+from harness.records import write_json
+
+STORES = ("fits", "reference/fits")
+"""Where a fit is looked for, below the results folder; new ones go into the first."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Learned parameters on disk."""
+
+    address: str
+    folder: Path
+    restored: bool
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the fit; its training report included."""
+        report = json.loads((self.folder / "fit.json").read_text())
+        return {**report, "address": self.address, "restored": self.restored}
+
+
+def address(method: MemoryMethod, backbone: Backbone, episodes: Sequence[Episode], budget: Budget) -> str:
+    """sha256 of all that the parameters are a function of; commit, versions and threads are not among it."""
+    return digest(
+        {
+            "backbone": backbone.digest,
+            "method": method.name,
+            "config": method.config.model_dump(mode="json"),
+            "fit_version": method.FIT_VERSION,
+            "episodes": episodes_digest(episodes),
+            "budget": budget.model_dump(mode="json", exclude={"save_every"}),
+            "seed": method.seed,
+            "dtype": str(backbone.dtype),
+        }
+    )
+
+
+def find(results: Path, address: str, *, retrain: bool = False) -> Path | None:
+    """The folder of a stored fit; with ``retrain`` only one that was made here counts, not a reference."""
+    for store in STORES[:1] if retrain else STORES:
+        folder = results / store / address[:16]
+        if (folder / "fit.json").is_file():
+            return folder
+    return None
+
+
+def obtain(
+    method: MemoryMethod,
+    backbone: Backbone,
+    episodes: Sequence[Episode],
+    budget: Budget,
+    results: Path,
+    progress: Progress,
+    *,
+    retrain: bool = False,
+) -> Fit:
+    """Restore the fit into ``method``, or learn it, store it and leave ``method`` with it."""
+    name = address(method, backbone, episodes, budget)
+    stored = find(results, name, retrain=retrain)
+    if stored is None:
+        return Fit(name, _learn(method, episodes, budget, results / STORES[0] / name[:16], name, progress), False)
+    restore(method, stored, name)
+    return Fit(name, stored, True)
+
+
+def restore(method: MemoryMethod, folder: Path, address: str) -> None:
+    """Load a stored fit.
+
+    Raises:
+        HarnessError: it is another fit's, or its bytes changed since it was stored.
+    """
+    report = json.loads((folder / "fit.json").read_text())
+    if report["address"] != address:
+        raise HarnessError(f"{folder} holds the fit of another address; delete it and run again")
+    if report["adapter_hash"] != adapter_hash(folder):
+        raise HarnessError(f"the parameters in {folder} have changed since they were stored; delete it and run again")
+    method.load(folder)
+
+
+def adapter_hash(folder: Path) -> str:
+    """sha256 of a fit's parameter file."""
+    with (folder / "adapter_model.safetensors").open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _learn(
+    method: MemoryMethod, episodes: Sequence[Episode], budget: Budget, folder: Path, address: str, progress: Progress
+) -> Path:
+    """Train in a work folder that survives a kill; the fit appears under its name when it is whole."""
+    work = folder.with_name(f".{folder.name}.work")
+    report = method.fit(episodes, budget, work / "trainer", progress)
+    whole = work / "whole"
+    method.save(whole)
+    facts = {
+        **report.as_dict(),
+        "address": address,
+        "adapter_hash": adapter_hash(whole),
+        "method": method.name,
+        "config": method.config.model_dump(mode="json"),
+        "fit_version": method.FIT_VERSION,
+        "seed": method.seed,
+        "trainable_parameters": method.trainable_parameters(),
+    }
+    write_json(whole / "fit.json", facts)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    os.rename(whole, folder)
+    shutil.rmtree(work)
+    return folder

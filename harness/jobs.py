@@ -1,0 +1,235 @@
+"""What a worker does: prepare a backbone, fit a method, evaluate a job's cells. JSON in, JSON out.
+
+A worker keeps the last backbone warm. Everything is resumable: fits from checkpoints, cells from their records,
+a cell that was cut off from its journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
+
+import torch
+
+from harness import backbones, cells, fits, records
+from harness.backbones import Backbone
+from harness.episodes import Episode
+from harness.errors import HarnessError
+from harness.experiment import BackboneSpec, Cell, Experiment, Job, RunSpec, row_of
+from harness.experiment import cells as cells_of
+from harness.method import MemoryMethod
+from harness.progress import Progress
+from harness.registry import resolve
+from harness.tasks import Prompts, task
+from harness.tasks.base import Task, TaskData, select
+from harness.truncation import fit_to
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Do one job.
+
+    Args:
+        request: ``kind`` (prepare, fit, evaluate), ``experiment`` (resolved), ``backbone``, ``row``, ``seed``,
+            ``results`` (folder), ``retrain``, ``progress`` (file).
+
+    Raises:
+        HarnessError: the input is refused, or a gate failed.
+    """
+    work = _Work(
+        experiment=Experiment.model_validate(request["experiment"]),
+        backbone=request["backbone"],
+        row=request.get("row", ""),
+        seed=request.get("seed", 0),
+        results=Path(request["results"]),
+        retrain=bool(request.get("retrain")),
+        progress=Progress(request.get("progress")),
+    )
+    kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate}
+    return kinds[request["kind"]](work)
+
+
+@dataclass(frozen=True)
+class _Work:
+    experiment: Experiment
+    backbone: str
+    row: str
+    seed: int
+    results: Path
+    retrain: bool
+    progress: Progress
+
+    @property
+    def job(self) -> Job:
+        return Job(self.experiment.name, self.backbone, self.row, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        return self.results / self.job.path
+
+    def open(self) -> Backbone:
+        self.progress.update("open", 0, 1)
+        spec, run = self.experiment.backbones[self.backbone], self.experiment.run
+        return _open(spec.model_dump_json(), run.model_dump_json())
+
+    @contextmanager
+    def method(self) -> Iterator[MemoryMethod]:
+        """The row's method on the warm backbone, taken off again at the end."""
+        row = row_of(self.experiment, self.job)
+        cls, config = resolve(row.method, row.with_)
+        method = cls(config, self.open(), self.seed)
+        try:
+            yield method
+        finally:
+            method.close()
+
+
+@lru_cache(maxsize=1)
+def _open(spec: str, run: str) -> Backbone:
+    settings = RunSpec.model_validate_json(run)
+    backbones.threads(settings.cpus_per_worker)
+    return backbones.open_backbone(BackboneSpec.model_validate_json(spec), settings)
+
+
+# --- prepare ---
+
+
+def _prepare(work: _Work) -> dict[str, Any]:
+    """Convert or fetch the backbone once, before jobs want it at the same time."""
+    backbones.prepare(work.experiment.backbones[work.backbone])
+    facts = work.open().describe()
+    records.write_json(work.results / work.experiment.name / work.backbone / "backbone.json", facts)
+    return facts
+
+
+# --- fit ---
+
+
+def _fit(work: _Work) -> dict[str, Any]:
+    """Restore or learn the row's parameters."""
+    with work.method() as method:
+        if method.capabilities.fits is None:
+            raise HarnessError(f"row '{work.row}' learns nothing, so there is nothing to fit; evaluate it directly")
+        episodes, data = _training_episodes(work, method)
+        budget = work.experiment.budget
+        fit = fits.obtain(method, method.backbone, episodes, budget, work.results, work.progress, retrain=work.retrain)
+    facts = {**fit.facts(), "data": data, "budget": budget.model_dump(mode="json")}
+    records.write_json(work.folder / "fit.json", facts)
+    return facts
+
+
+def _training_episodes(work: _Work, method: MemoryMethod) -> tuple[list[Episode], dict[str, Any]]:
+    """Episodes whose questions are worded as the method is trained, and where they came from."""
+    spec = work.experiment.training
+    found = _task(work.experiment, spec.task)
+    data = found.load(work.experiment.data, "train", spec.settings, spec.episodes)
+    removed = method.capabilities.fits == "removed"
+    episodes = [
+        e.with_questions(replace(q, text=found.question(q, removed=removed)) for q in e.questions)
+        for e in data.episodes
+        if e.questions
+    ]
+    return episodes, _data_facts(spec.task, data, episodes)
+
+
+def _data_facts(name: str, data: TaskData, episodes: Sequence[Episode]) -> dict[str, Any]:
+    return {
+        "task": name,
+        "source": data.source,
+        "file": data.file,
+        "hash": data.hash,
+        "note": data.note,
+        "episodes": len(episodes),
+        "questions": sum(len(e.questions) for e in episodes),
+    }
+
+
+def _task(experiment: Experiment, name: str) -> Task:
+    return task(name, Prompts(Path(experiment.prompts) if experiment.prompts else None))
+
+
+# --- evaluate ---
+
+
+def _evaluate(work: _Work) -> dict[str, Any]:
+    """Leave a record a cell: those that stand already are kept, the rest are answered."""
+    start = time.perf_counter()
+    wanted = cells_of(work.experiment, work.job)
+    with work.method() as method:
+        fit = _restored(work, method)
+        job = cells.JobContext(work.experiment, work.job, method, work.results, fit)
+        plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
+        missing = [plan for plan in plans if not plan.stands()]
+        if missing:
+            work.progress.update("gates", 0, 1)
+            job.gates = method.gates(_probe(missing))
+        total = sum(plan.questions for plan in missing)
+        done = 0
+        for plan in missing:
+            done = cells.answer(plan, work.progress, done, total)
+    facts = {
+        "cells": [str(cell.path) for cell in wanted],
+        "answered": len(missing),
+        "seconds": round(time.perf_counter() - start, 3),
+        "model_seconds": round(sum(plan.model_seconds for plan in missing), 3),
+    }
+    records.write_json(work.folder / "evaluated.json", facts)
+    return facts
+
+
+def _named(wanted: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.task for cell in wanted))
+
+
+def _restored(work: _Work, method: MemoryMethod) -> dict[str, Any] | None:
+    """Load the parameters that the fit of this job left."""
+    if method.capabilities.fits is None:
+        return None
+    path = work.folder / "fit.json"
+    if not path.is_file():
+        raise HarnessError(f"there is no fit for {work.job.path} ({path}); run `harness fit` for this row first")
+    facts = json.loads(path.read_text())
+    stored = fits.find(work.results, facts["address"])
+    if stored is None:
+        raise HarnessError(f"the fit that {path} names is no longer stored; delete that file and run again")
+    fits.restore(method, stored, facts["address"])
+    return facts
+
+
+def _planned(
+    work: _Work, method: MemoryMethod, job: cells.JobContext, name: str, wanted: Sequence[Cell]
+) -> list[cells.Plan]:
+    """The cells of one task, with its episodes read, drawn and cut once."""
+    spec = next(t for t in work.experiment.tasks if t.task == name)
+    found = _task(work.experiment, name)
+    data = found.load(work.experiment.data, "test", spec.settings, spec.episodes)
+    chosen = select(data, spec, work.experiment.data.seed)
+    cap = spec.max_new_tokens or found.max_new_tokens
+    limit = min(spec.max_history_tokens or method.backbone.window, method.backbone.window - cap - 256)
+    episodes = [fit_to(e, method.backbone, limit, spec.truncate or found.truncate) for e in chosen]
+    material = cells.Material(found, spec, data, episodes, _data_facts(name, data, episodes), cap)
+    return [cells.Plan(job, cell, material) for cell in wanted if cell.task == name]
+
+
+def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
+    """Two episodes of the first task for the gates, questions worded as they will be asked."""
+    material = plans[0].material
+    return [
+        e.with_questions(replace(q, text=material.task.question(q, removed=True)) for q in e.questions)
+        for e in material.episodes[:2]
+    ]
+
+
+def reset() -> None:
+    """Forget the warm backbone (for tests)."""
+    _open.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,253 @@
+"""The bridge to lm-eval: a task's episodes as an lm-eval task, and a method as an lm-eval model.
+
+Our documents carry the history's id and the question, never the history: :class:`MemoryLM` groups the requests by
+history, has it written once, and decodes its questions as one batch. A document of a foreign task has an empty
+history and its flat text as the question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task as LmEvalTask
+
+from harness import generation
+from harness.backbones import Backbone
+from harness.episodes import Episode, History, Query
+from harness.errors import HarnessError
+from harness.journal import Journal
+from harness.method import MemoryMethod, MemoryState, Steering
+from harness.tasks.base import Task
+from harness.truncation import visible_history
+
+SHOWN = ("replayed", "windowed")
+"""Conditions under which the history stands in the prompt; a memory then streams over it."""
+
+
+class EpisodeTask(LmEvalTask):
+    """A task's selected episodes, as lm-eval sees them: one document a question (and a draw of donors)."""
+
+    VERSION = 1
+    OUTPUT_TYPE = "generate_until"
+
+    def __init__(self, task: Task, episodes: Sequence[Episode], *, removed: bool, max_new_tokens: int, draws: int = 1):
+        self.task, self.removed, self.max_new_tokens = task, removed, max_new_tokens
+        self.episodes = {e.id: e for e in episodes}
+        self.docs = [
+            {"history_id": e.id, "question_id": q.id, "number": n, "draw": draw}
+            for draw in range(draws)
+            for e in episodes
+            for n, q in enumerate(e.questions)
+        ]
+        self.decoding = {"until": list(task.stop), "max_gen_toks": max_new_tokens, "do_sample": False}
+        super().__init__(
+            config={"task": task.name, "output_type": self.OUTPUT_TYPE, "generation_kwargs": self.decoding}
+        )
+
+    def download(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the episodes were read already."""
+
+    def has_training_docs(self) -> bool:
+        return False
+
+    def has_validation_docs(self) -> bool:
+        return False
+
+    def has_test_docs(self) -> bool:
+        return True
+
+    def test_docs(self) -> list[dict]:
+        return self.docs
+
+    def _asked(self, doc: dict) -> Any:
+        return self.episodes[doc["history_id"]].questions[doc["number"]]
+
+    def query(self, doc: dict) -> Query:
+        """Instruction and question, in the task's wording."""
+        asked = self._asked(doc)
+        system = self.episodes[doc["history_id"]].history.system
+        return Query(system, self.task.question(asked, removed=self.removed), asked.id)
+
+    def fewshot_context(self, doc: dict, *args: Any, **kwargs: Any) -> str:
+        return self.doc_to_text(doc)
+
+    def doc_to_text(self, doc: dict) -> str:
+        """Instruction, history and question as flat text, for models without a memory of their own."""
+        query, history = self.query(doc), self.episodes[doc["history_id"]].history
+        shown = "" if self.removed else visible_history(history)
+        return "\n\n".join(part for part in (query.system, shown, query.text) if part)
+
+    def doc_to_target(self, doc: dict) -> str:
+        return self._asked(doc).answers[0]
+
+    def construct_requests(self, doc: dict, ctx: str, **kwargs: Any) -> Instance:
+        return Instance("generate_until", doc, (ctx, self.decoding), 0, kwargs["metadata"])
+
+    def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
+        return self.task.score(self.task.answer(results[0]), self._asked(doc))
+
+    def aggregation(self) -> dict[str, Callable]:
+        return {m.name: lambda values: sum(values) / len(values) for m in self.task.metrics}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        return {m.name: m.higher_is_better for m in self.task.metrics}
+
+
+@dataclass
+class Memories:
+    """States of histories, each written once a job, and what writing them cost."""
+
+    method: MemoryMethod
+    states: dict[str, MemoryState | None] = field(default_factory=dict)
+    traces: dict[str, MemoryState] = field(default_factory=dict)
+    write_seconds: float = 0.0
+    tokens_written: int = 0
+
+    def of(self, episode: Episode) -> MemoryState | None:
+        """The state after the episode's history."""
+        if episode.id not in self.states:
+            clock = time.perf_counter()
+            self.states[episode.id] = self.method.write(episode.history)
+            self.write_seconds += time.perf_counter() - clock
+            if self.states[episode.id] is not None:
+                backbone = self.method.backbone
+                self.tokens_written += len(backbone.encode(episode.history.messages, system=episode.history.system)[0])
+        return self.states[episode.id]
+
+    def trace(self, episode: Episode, query: Query) -> MemoryState:
+        """What the memory read over the episode's whole prompt."""
+        if episode.id not in self.traces:
+            clock = time.perf_counter()
+            self.traces[episode.id] = self.method.trace(episode.history, query)
+            self.write_seconds += time.perf_counter() - clock
+        return self.traces[episode.id]
+
+
+@dataclass
+class Spent:
+    """Model time of one cell, in seconds."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+class MemoryLM(LM):
+    """A memory method under one condition and arm, as an lm-eval model.
+
+    Args:
+        memories: Shared by the cells of a job, so that a history is written once.
+        task: Wording, stop texts and episodes; None for foreign documents alone.
+        donors: For each draw, a map from an episode to its donor; empty in the arm ``own``.
+    """
+
+    def __init__(
+        self,
+        memories: Memories,
+        condition: str,
+        task: EpisodeTask | None = None,
+        donors: Sequence[dict[str, str]] = (),
+        journal: Journal | None = None,
+        batch_size: int = 16,
+        on_episode: Callable[[int], None] = lambda questions: None,
+    ) -> None:
+        super().__init__()
+        self.memories, self.condition, self.task, self.donors = memories, condition, task, donors
+        self.journal, self.batch_size, self.on_episode = journal, batch_size, on_episode
+        self.spent = Spent()
+        self.samples: dict[tuple[str, int], dict[str, Any]] = {}
+        """Facts of each answer by (question id, draw)."""
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.memories.method.backbone
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers in the order of the requests; requests of one history and draw are decoded together."""
+        answers: dict[int, str] = {}
+        order = sorted(range(len(requests)), key=lambda n: self._group(requests[n].doc))
+        for group, numbers in groupby(order, key=lambda n: self._group(requests[n].doc)):
+            batch = list(numbers)
+            key = f"{group[0]}/{group[1]}"
+            rows = self.journal.done.get(key) if self.journal else None
+            if rows is None or len(rows) != len(batch):
+                rows = self._answer([requests[n] for n in batch])
+                if self.journal and group[0]:
+                    self.journal.add(key, rows)
+            for n, row in zip(batch, rows, strict=True):
+                answers[n] = row["answer"]
+                self.samples[str(requests[n].doc.get("question_id", n)), group[1]] = row
+            self.on_episode(len(batch))
+        return [answers[n] for n in range(len(requests))]
+
+    @staticmethod
+    def _group(doc: Any) -> tuple[str, int]:
+        known = isinstance(doc, dict) and "history_id" in doc
+        return (doc["history_id"], doc["draw"]) if known else ("", 0)
+
+    def _answer(self, requests: Sequence[Instance]) -> list[dict[str, Any]]:
+        """Answers to the questions of one history, as the rows that go into samples and journal."""
+        doc = requests[0].doc
+        if self.task is None or self._group(doc)[0] == "":
+            return [row for request in requests for row in self._foreign(request)]
+        episode = self.task.episodes[doc["history_id"]]
+        donor = self.task.episodes[self.donors[doc["draw"]][episode.id]] if self.donors else None
+        queries = [self.task.query(request.doc) for request in requests]
+        rows = self._asked(episode, donor, queries, self.task.max_new_tokens, self.task.task.stop)
+        return [{**row, "donor": donor.id if donor else ""} for row in rows]
+
+    def _foreign(self, request: Instance) -> Iterator[dict[str, Any]]:
+        text, options = request.args[0], request.args[1]
+        episode = Episode("", History(()), (), root="", source="official")
+        cap = options.get("max_gen_toks") or options.get("max_new_tokens") or 256
+        yield from self._asked(episode, None, [Query("", text)], int(cap), options.get("until") or ())
+
+    def _asked(
+        self, episode: Episode, donor: Episode | None, queries: Sequence[Query], cap: int, stop: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        steerings = [self._steer(episode, donor, query) for query in queries]
+        rows: list[dict[str, Any]] = []
+        pairs = list(zip(queries, steerings, strict=True))
+        for _, alike in groupby(pairs, key=lambda pair: _acts(pair[1])):
+            batch = list(alike)
+            prompts = [generation.prompt(self.backbone, self._visible(episode, s), q) for q, s in batch]
+            answers, seconds = generation.answer(
+                self.backbone, prompts, batch[0][1], max_new_tokens=cap, stop=stop, batch_size=self.batch_size
+            )
+            self.spent.prefill += seconds.prefill
+            self.spent.decode += seconds.decode
+            for answer, (_, steering) in zip(answers, batch, strict=True):
+                row = asdict(answer)
+                rows.append({"answer": row.pop("text"), **row, "notes": dict(steering.notes)})
+        return rows
+
+    def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
+        method = self.memories.method
+        if self.condition in SHOWN:
+            if donor is None:
+                return method.steer(None, query, writes=True)
+            first = {"history_id": donor.id, "number": 0}
+            return method.steer(self.memories.trace(donor, self.task.query(first)), query)  # type: ignore[union-attr]
+        return method.steer(self.memories.of(donor or episode), query)
+
+    def _visible(self, episode: Episode, steering: Steering) -> Sequence[Any]:
+        """What stands in the prompt before the question."""
+        if self.condition == "own_text":
+            return steering.messages or ()
+        return episode.history.messages if self.condition in SHOWN else ()
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        raise HarnessError("a memory answers by generation; choose the generative form of this task")
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        raise HarnessError("a memory answers by generation; choose the generative form of this task")
+
+
+def _acts(steering: Steering) -> tuple[Any, ...]:
+    """What must be equal for two questions to share a batch."""
+    return steering.adapter, steering.past_key_values, steering.hooks, steering.logits_processor

@@ -1,0 +1,63 @@
+"""Histories longer than a task allows are cut by the task's rule, and the share lost is kept for the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.backbones import Backbone
+from harness.episodes import Episode, History, Message, spoken
+from harness.errors import HarnessError
+
+
+def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episode:
+    """The episode with a history of at most ``limit`` tokens, counted in the chat template.
+
+    Args:
+        limit: Tokens of the rendered history, instruction included.
+        rule: ``head`` or ``tail`` is the end that is kept; ``refuse`` raises.
+
+    Raises:
+        HarnessError: the rule is ``refuse`` and the history is too long.
+    """
+    history = episode.history
+    ids, owner = backbone.encode(history.messages, system=history.system)
+    total = len(ids)
+    if total <= limit:
+        return episode
+    if rule == "refuse":
+        raise HarnessError(
+            f"the history of '{episode.id}' has {total} tokens, more than the {limit} allowed; raise "
+            "max_history_tokens or set truncate to head or tail"
+        )
+    sizes = [owner.count(j) for j in range(len(history.messages))]
+    kept = _keep(history.messages, sizes, limit - (total - sum(sizes)), rule, backbone)
+    cut = replace(history, messages=tuple(kept))
+    left = len(backbone.encode(cut.messages, system=cut.system)[0])
+    return replace(episode, history=cut, notes={**episode.notes, "lost_share": 1 - left / total})
+
+
+def _keep(messages: Sequence[Message], sizes: Sequence[int], room: int, rule: str, backbone: Backbone) -> list[Message]:
+    """Whole messages from the kept end while they fit; if not even one does, a part of it."""
+    order = range(len(messages)) if rule == "head" else range(len(messages) - 1, -1, -1)
+    kept: list[int] = []
+    for j in order:
+        if sizes[j] > room:
+            break
+        room -= sizes[j]
+        kept.append(j)
+    if kept:
+        return [messages[j] for j in sorted(kept)]
+    first = messages[order[0]]
+    spent = sizes[order[0]] - backbone.count(first.content)  # what the template adds
+    return [replace(first, content=_cut(first.content, max(1, room - spent), rule, backbone))]
+
+
+def _cut(text: str, tokens: int, rule: str, backbone: Backbone) -> str:
+    ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return backbone.tokenizer.decode(ids[:tokens] if rule == "head" else ids[-tokens:])
+
+
+def visible_history(history: History) -> str:
+    """The history as plain text, a message a line: for models that take text instead of a conversation."""
+    return "\n".join(spoken(history.messages))
