@@ -92,8 +92,11 @@ def test_main_holds_nothing_measured(written):
     assert "812*" in (written / "costs.tex").read_text()
 
 
-def test_bytes_depend_on_the_answers_alone(embedded, written, invented, tmp_path):
-    chosen, results = embedded
+def test_bytes_depend_on_the_answers_alone(embedded, invented, tmp_path):
+    results = embedded[1]
+    chosen = invented.experiment(rows=["question_only", "delta_mem_tsw"])
+    written = tmp_path / "written"
+    tables.write(chosen, results, written)
     other = tmp_path / "results"
     every = list(invented.cells(chosen))
     random.Random(0).shuffle(every)
@@ -155,12 +158,11 @@ HOSTILE = r"50% & <b>\input{/etc/passwd}</b> $x^2$ #1 ~ {a_b} | `c` *d* [e](f) â
 
 @pytest.fixture(scope="module")
 def hostile(invented, tmp_path_factory):
-    """Tables of an experiment with several backbones and seeds, and markup wherever free text is."""
+    """Tables of an experiment with two backbones and markup wherever free text is."""
     folder = tmp_path_factory.mktemp("hostile")
     chosen = invented.experiment(
         title=HOSTILE,
         rows=["frozen", "delta_mem_tsw"],
-        seeds=[1, 2],
         backbones={"a_b": {"folder": HOSTILE}, "c.d@e-f": {"random": "tiny"}},
     )
     for cell in invented.cells(chosen):
