@@ -7,11 +7,17 @@ import sys
 from harness.errors import HarnessError
 from harness.pipeline import Pipeline
 
-try:
-    RUN = Pipeline(config)
-except HarnessError as error:
-    print(f"snakemake: {error}", file=sys.stderr)
-    sys.exit(2)
+
+def told(step, *arguments):
+    """The value of a step, whose mistakes end the run in one sentence."""
+    try:
+        return step(*arguments)
+    except HarnessError as error:
+        print(f"snakemake: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+RUN = told(Pipeline, config)
 if not workflow.dryrun:
     RUN.forget()
 
@@ -31,7 +37,7 @@ wildcard_constraints:
 
 
 onstart:
-    RUN.begin()
+    told(RUN.begin)
 
 
 onsuccess:

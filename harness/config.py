@@ -246,7 +246,7 @@ def _fields(model: Any, at: Location) -> Iterable[str]:
 def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     """Names and settings that only the registries know."""
     from harness.registry import resolve
-    from harness.tasks import task, tasks
+    from harness.tasks import Prompts, task, tasks
 
     def check(at: Location, look: Any, *arguments: Any) -> None:
         try:
@@ -254,6 +254,8 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
         except HarnessError as error:
             raise HarnessError(f"{_place(places, at, path)}: {error}") from error
 
+    if experiment.prompts:
+        check(("prompts",), Prompts, Path(experiment.prompts))
     for i, row in enumerate(experiment.rows):
         check(("rows", i), resolve, row.method, row.with_)
     for i, spec in enumerate(experiment.tasks):

@@ -2,7 +2,8 @@
 
 The model is a rough one, meant to be right within a factor of two or so. A token costs twice the backbone's
 parameters in operations; a decoding step reads the weights once for a whole batch, and an answer is half as long
-as its cap; a training step costs two forward passes, for the weights are frozen. Speeds are what one CPU thread (SmolLM2-135M, fp32) and one H100-class GPU (bf16) were seen to do.
+as its cap; a training step costs two forward passes, for the weights are frozen. Speeds are what one CPU thread
+(SmolLM2-135M, fp32) and one H100-class GPU (bf16) may be expected to do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from harness.episodes import digest
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Cell, Experiment, Job, TaskSpec, cells, jobs, row_of
 from harness.registry import resolve, source_file
-from harness.tasks import select, task
+from harness.tasks import Prompts, select, task
 
 OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
 """Operations a second in prefill, a CPU thread and a GPU."""
@@ -195,6 +196,7 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
         experiment.backbones[job.backbone].model_dump(mode="json"),
         row.model_dump(mode="json"),
         _sources(source_file(resolve(row.method, row.with_)[0].name)),
+        Prompts(Path(experiment.prompts) if experiment.prompts else None).hash,
         experiment.data.model_dump(mode="json"),
         experiment.training.model_dump(mode="json"),
         experiment.budget.model_dump(mode="json"),

@@ -1,0 +1,112 @@
+"""Experiment files: what is read, and the one sentence that each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.errors import HarnessError
+
+PLAIN = """\
+name: x
+backbones:
+  tiny: {random: tiny-llama}
+rows: [frozen, lora]
+tasks:
+  - task: write_clear_read
+    limit: 4
+training: {task: write_clear_read, episodes: 8}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "x.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refusal(path: str, *overrides: str) -> str:
+    with pytest.raises(HarnessError) as caught:
+        config.load(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [p.stem for p in Path("config").glob("*.yaml")])
+def test_every_packaged_experiment_is_valid(name):
+    assert config.load(name).name == name
+
+
+def test_the_schema_on_disk_is_current():
+    assert config.SCHEMA.read_text(encoding="utf-8") == config.schema()
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (("limit: 4", "lim: 4"), 7, "unknown key 'lim'; did you mean 'limit'?"),
+        (("limit: 4", "limit: four"), 7, "valid integer"),
+        (("limit: 4", "limit: 0"), 7, "greater than or equal to 1"),
+        (("lora", "lorra"), 4, "unknown method 'lorra'; did you mean 'lora'?"),
+        (("- task: write_clear_read", "- task: write_clear"), 6, "did you mean 'write_clear_read'?"),
+        (("limit: 4", "settings: {fact: 2}"), 7, "unknown key 'fact'; did you mean 'facts'?"),
+        (("limit: 4", "settings: {facts: 2, values: 1}"), 7, "values"),
+        (("[frozen, lora]", "[{row: lora, with: {rnk: 2}}]"), 4, "wrong setting 'rnk'"),
+        (("random: tiny-llama", "random: a, hub: b"), 3, "exactly one of hub, folder, gguf, random"),
+        (("name: x", "name: ../x"), 1, "must be a name of letters"),
+        (("name: x", "name: x\nname: y"), 2, "the key 'name' is given twice"),
+        (("name: x", "name: !!python/object/apply:os.getpid []"), 1, "is not read; write a plain value"),
+        (("name: x", "a: &a [1]\nname: *a"), 1, "anchors and aliases are not read"),
+        (("name: x", "name: [x"), 2, "not valid YAML"),
+        (("name: x", "name: x\na: " + "[" * 40 + "]" * 40), 2, "nested deeper"),
+        (("{task: write_clear_read, episodes: 8}", "{task: locomo}"), 8, "has no training split"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(written, change, line, said):
+    sentence = refusal(written(PLAIN.replace(*change)))
+    assert f"x.yaml line {line}: " in sentence
+    assert said in sentence
+    assert "\n" not in sentence
+
+
+def test_a_missing_key_and_a_missing_file_are_told(written):
+    assert "the key 'rows' is missing" in refusal(written(PLAIN.replace("rows: [frozen, lora]", "")))
+    assert "did you mean 'smoke'?" in refusal("smok")
+    assert "an experiment is a mapping" in refusal(written("- a\n- b\n"))
+
+
+def test_a_file_that_is_too_large_or_no_text_is_refused(written, tmp_path):
+    assert "larger than" in refusal(written("# " + "x" * config.MAX_BYTES))
+    (tmp_path / "x.yaml").write_bytes(b"name: \xff\xfe\n")
+    assert "is not UTF-8" in refusal(str(tmp_path / "x.yaml"))
+    assert "not allow" in refusal(written("name: a\0b\n"))
+
+
+def test_overrides_set_values_and_add_rows(written):
+    changes = ("run.executor=inline", "tasks.write_clear_read.limit=2", "methods+=bm25_rag", "seeds=[1, 2]")
+    experiment = config.load(written(PLAIN), changes)
+    assert experiment.run.executor == "inline"
+    assert experiment.tasks[0].limit == 2
+    assert [r.row for r in experiment.rows] == ["frozen", "lora", "bm25_rag"]
+    assert experiment.seeds == (1, 2)
+    assert config.load(written(PLAIN), ["rows.lora.method=frozen"]).rows[1].method == "frozen"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.executer=inline", "did you mean 'executor'?"),
+        ("tasks.locomo.limit=2", "there is no 'locomo' in the list; known: write_clear_read"),
+        ("methods+=my_memory", "unknown method 'my_memory'"),
+        ("name.first=x", "holds a plain value"),
+        ("name+=x", "is not a list"),
+        ("executor", "not of the form key=value"),
+    ],
+)
+def test_a_wrong_override_is_told(written, override, said):
+    sentence = refusal(written(PLAIN), override)
+    assert f"override '{override}'" in sentence
+    assert said in sentence

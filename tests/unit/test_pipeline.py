@@ -1,0 +1,66 @@
+"""What the Snakefile knows: keys, marks that do not hold, and one pipeline a folder."""
+
+import json
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.experiment import cells, jobs
+from harness.pipeline import Pipeline
+
+INLINE = {"experiment": "smoke", "set": "run.executor=inline"}
+
+
+def test_config_words_become_arguments_of_every_call():
+    run = Pipeline({"experiment": "smoke", "methods": "question_only", "set": ["seeds=[1]", "donors=2"]})
+    assert run.arguments == ["smoke", "--set", "methods+=question_only", "--set", "seeds=[1]", "--set", "donors=2"]
+    assert [r.row for r in run.experiment.rows][-1] == "question_only"
+
+
+def test_an_unknown_config_word_is_told():
+    with pytest.raises(HarnessError, match="unknown key 'experimnt' after --config; did you mean 'experiment'"):
+        Pipeline({"experimnt": "smoke"})
+
+
+def test_only_what_learns_waits_for_a_fit():
+    run = Pipeline(INLINE)
+    assert run.before_evaluation("tiny_llama", "lora", "42").name == "fit.json"
+    assert run.before_evaluation("tiny_llama", "frozen", "42").name == "backbone.json"
+
+
+def test_an_evaluation_whose_record_is_gone_is_done_again(tmp_path):
+    run = Pipeline(INLINE, tmp_path)
+    for job, mark in zip(jobs(run.experiment), run.evaluated, strict=True):
+        for path in [mark, *(tmp_path / cell.path / "record.json" for cell in cells(run.experiment, job))]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    run.forget()
+    assert all(mark.exists() for mark in run.evaluated)
+    first = cells(run.experiment, jobs(run.experiment)[0])[0]
+    (tmp_path / first.path / "record.json").unlink()
+    run.forget()
+    assert [mark.exists() for mark in run.evaluated] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("retrain", "learned_here", "kept"), [(0, False, True), (1, False, False), (1, True, True)])
+def test_retraining_forgets_only_fits_from_elsewhere(tmp_path, monkeypatch, retrain, learned_here, kept):
+    monkeypatch.setenv("RETRAIN", str(retrain))
+    run = Pipeline(INLINE, tmp_path)
+    job = next(j for j in jobs(run.experiment) if j.row == "lora")
+    mark = tmp_path / job.path / "fit.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(json.dumps({"address": "0123456789abcdef" * 4}))
+    if learned_here:
+        (tmp_path / "fits" / "0123456789abcdef").mkdir(parents=True)
+    run.forget()
+    assert mark.exists() == kept
+
+
+def test_a_second_pipeline_on_one_folder_is_refused(tmp_path):
+    first, second = Pipeline(INLINE, tmp_path), Pipeline(INLINE, tmp_path)
+    first.begin()
+    with pytest.raises(HarnessError, match="another pipeline works in"):
+        second.begin()
+    first.end()
+    second.begin()
+    second.end()
