@@ -21,8 +21,8 @@ from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.records import write_json
 
-STORES = ("fits", "reference/fits")
-"""Where a fit is looked for, below the results folder; new ones go into the first."""
+LEARNED, REFERENCE = "fits", "reference/fits"
+"""Where fits lie below the results folder: those learned here, and those that came with the repository."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Fit:
     address: str
     folder: Path
     restored: bool
+    """Came with the repository; false where it was learned in this results folder, now or before."""
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the fit; its training report included."""
@@ -57,7 +58,7 @@ def address(method: MemoryMethod, backbone: Backbone, episodes: Sequence[Episode
 
 def find(results: Path, address: str, *, retrain: bool = False) -> Path | None:
     """The folder of a stored fit; with ``retrain`` only one that was made here counts, not a reference."""
-    for store in STORES[:1] if retrain else STORES:
+    for store in (LEARNED,) if retrain else (LEARNED, REFERENCE):
         folder = results / store / address[:16]
         if (folder / "fit.json").is_file():
             return folder
@@ -78,9 +79,9 @@ def obtain(
     name = address(method, backbone, episodes, budget)
     stored = find(results, name, retrain=retrain)
     if stored is None:
-        return Fit(name, _learn(method, episodes, budget, results / STORES[0] / name[:16], name, progress), False)
+        return Fit(name, _learn(method, episodes, budget, results / LEARNED / name[:16], name, progress), False)
     restore(method, stored, name)
-    return Fit(name, stored, True)
+    return Fit(name, stored, stored.parent == results / REFERENCE)
 
 
 def restore(method: MemoryMethod, folder: Path, address: str) -> None:

@@ -208,13 +208,15 @@ def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero:
     results = []
     with _fp32(backbone):
         base = _whole(method, first)
-        results += [sharp(f"equality.{name}.sharp", way().pairs(base)) for name, way in ways.items()]
+        outcomes = {name: way() for name, way in ways.items()}
+    results += [sharp(f"equality.{name}.sharp", outcome.pairs(base)) for name, outcome in outcomes.items()]
+    if backbone.dtype != torch.float32:
+        outcomes = {name: way() for name, way in ways.items()}
     effect = relative(own.logits, zero)
-    for name, way in ways.items():
-        with_memory = relative(way().logits, own.logits)
-        results.append(
-            in_situ(f"equality.{name}.in_situ", with_memory, _bare(backbone, first, name), effect, backbone.dtype)
-        )
+    for name, outcome in outcomes.items():
+        difference = relative(outcome.logits, own.logits)
+        bare = _bare(backbone, first, name)
+        results.append(in_situ(f"equality.{name}.in_situ", difference, bare, effect, backbone.dtype))
     return results
 
 
