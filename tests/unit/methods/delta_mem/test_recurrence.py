@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -29,8 +30,10 @@ def problem(T, *, B=2, N=2, r=8, rankwise=True, dtype=torch.float64, seed=0, log
 
 def far(a, b):
     """Largest difference over outputs, relative to the largest entry of the second."""
-    return max(float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-30)) for x, y in
-               zip(a, b, strict=True))
+    return max(
+        float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-30))
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def paper(mode, q, k, v, beta, lam, S):
@@ -44,8 +47,10 @@ def paper(mode, q, k, v, beta, lam, S):
             predicted = sum(row[j] * k[b, t, n, j] for j in range(len(row)))
             B, L = beta[b, t, n, g], lam[b, t, n, g]
             keep, erase = {"standard": (L, B), "lambda_outside": (L, L * B), "no_lambda": (1.0, B)}[mode]
-            S[b, n, i] = [keep * s - erase * predicted * kj + B * v[b, t, n, i] * kj for s, kj in
-                          zip(row, k[b, t, n], strict=True)]
+            S[b, n, i] = [
+                keep * s - erase * predicted * kj + B * v[b, t, n, i] * kj
+                for s, kj in zip(row, k[b, t, n], strict=True)
+            ]
     return reads, S
 
 
@@ -137,7 +142,7 @@ def test_however_it_is_cut_a_sequence_gives_one_state(cuts, seed):
     expected = reference(*tokens, state)
     bounds = [0, *sorted(set(cuts)), 50]
     reads = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         some, state = scan(*(x[:, a:b] for x in tokens), state)
         reads.append(some)
     assert far((torch.cat(reads, dim=1), state), expected) < 1e-10
