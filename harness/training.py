@@ -129,6 +129,7 @@ class EpisodeTrainer(Trainer):
     def __init__(self, *, loss: Callable[[Any, Any], tuple[Tensor, int]], **options: Any) -> None:
         self.loss = loss
         self.tokens_fed = 0
+        self.tokens_logged = 0
         super().__init__(**options)
         # The loss below is a mean a batch; without this the Trainer would not divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -139,6 +140,11 @@ class EpisodeTrainer(Trainer):
         loss, tokens = self.loss(model, inputs["batch"])
         self.tokens_fed += tokens
         return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """Keep a step's tokens beside its loss: the history outlives a cut, this object does not."""
+        fresh, self.tokens_logged = self.tokens_fed - self.tokens_logged, self.tokens_fed
+        super().log({**logs, "tokens": fresh}, *args, **options)
 
 
 def fit(
@@ -208,6 +214,6 @@ def fit(
         steps=trainer.state.global_step,
         losses=losses,
         seconds=round(time.monotonic() - start, 1),
-        tokens=trainer.tokens_fed,
+        tokens=sum(entry.get("tokens", 0) for entry in trainer.state.log_history),
         episodes=len(episodes),
     )
