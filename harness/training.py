@@ -214,6 +214,6 @@ def fit(
         steps=trainer.state.global_step,
         losses=losses,
         seconds=round(time.monotonic() - start, 1),
-        tokens=sum(entry.get("tokens", 0) for entry in trainer.state.log_history),
+        tokens=int(sum(entry.get("tokens", 0.0) for entry in trainer.state.log_history)),
         episodes=len(episodes),
     )
