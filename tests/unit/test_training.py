@@ -1,0 +1,61 @@
+"""Batches for training: what the loss sees, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness import training
+from harness.episodes import Message
+
+
+def rows(backbone, answers):
+    return [training.answer_ids(backbone, [Message("Which one?")], "Be brief.", a) for a in answers]
+
+
+def test_labels_are_the_answer_and_the_end_of_its_turn(tiny):
+    backbone = tiny()
+    batch = training.reads(backbone, rows(backbone, ["red", "a long answer"]), 512)
+    for labels, mask, answer in zip(batch.labels, batch.mask, ("red", "a long answer"), strict=True):
+        kept = labels[labels != training.IGNORED].tolist()
+        assert kept[-1] == backbone.turn_end_id
+        assert backbone.tokenizer.decode(kept[:-1]) == answer
+        assert not (labels[mask == 0] != training.IGNORED).any()
+    assert torch.equal(batch.ids[batch.labels != training.IGNORED], batch.labels[batch.labels != training.IGNORED])
+
+
+def test_longer_rows_keep_their_end_and_every_label(tiny):
+    backbone = tiny()
+    whole = training.reads(backbone, rows(backbone, ["red", "no"]), 512)
+    cut = training.reads(backbone, rows(backbone, ["red", "no"]), 20)
+    assert cut.ids.shape == (2, 20)
+    assert int((cut.labels != training.IGNORED).sum()) == int((whole.labels != training.IGNORED).sum())
+    ids, _ = rows(backbone, ["red"])[0]
+    assert cut.ids[0].tolist() == ids[-20:]
+
+
+def test_an_answer_longer_than_the_limit_is_all_label(tiny):
+    backbone = tiny()
+    cut = training.reads(backbone, rows(backbone, ["x" * 50]), 8)
+    assert torch.equal(cut.ids, cut.labels)
+
+
+class Plain:
+    """A model as the loss takes it, without an adapter."""
+
+    def __init__(self, model):
+        self.get_base_model = lambda: model
+
+
+def test_the_loss_is_the_mean_over_answer_tokens_alone(tiny):
+    backbone = tiny()
+    batch = training.reads(backbone, rows(backbone, ["red", "a long answer"]), 512)
+    with torch.no_grad():
+        found = float(training.answer_loss(Plain(backbone.model), batch))
+        scores = []
+        for ids, start in rows(backbone, ["red", "a long answer"]):  # unpadded, one by one
+            logits = backbone.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            scores += [-float(logits[t - 1, ids[t]]) for t in range(start, len(ids))]
+    assert found == pytest.approx(sum(scores) / len(scores), rel=1e-5)
+    batch.ids[:, 0] = 7  # a token of the prompt is no target, though it is read
+    assert batch.labels[0, 0] == training.IGNORED
