@@ -98,7 +98,7 @@ class Bm25Rag(MemoryMethod):
 
     def _rank(self, state: Indexed, query: Query) -> list[int]:
         """Message numbers from best to worst; equal scores in the order in which they were said."""
-        known = [w for w in self._words(query.text) if w in state.index.vocab_dict]
+        known = [w for w in self._words(query.text) if w and w in state.index.vocab_dict]
         if not known:
             return list(range(len(state.messages)))
         scores = state.index.get_scores(known)
