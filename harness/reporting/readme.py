@@ -10,14 +10,16 @@ from harness.records import atomic
 
 README = Path("README.md")
 REFERENCE = Path("results/reference")
+SHOWN = ("- **Memory**", "- **Primary**")
+"""Notes that say what the table means; the others, on what was run, fold away."""
 _BLOCK = re.compile(r"(<!-- table:(?P<name>[\w.-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
 
 
 def filled(text: str, reference: Path = REFERENCE) -> str:
     """``text`` with each ``<!-- table:NAME -->`` block holding the main table of that published experiment.
 
-    Only the table and its notes are taken; for the parts below them the block points at the whole file. A block
-    whose experiment is not published is left as it is.
+    The table and its notes are taken; to the parts below them the block points. A block whose experiment is not
+    published is left as it is.
 
     Raises:
         HarnessError: a marker has no end, so that no block could be told from the text.
@@ -34,8 +36,19 @@ def _body(block: re.Match[str], reference: Path) -> str:
     if not file.is_file():
         return block["body"]
     title, _, rest = file.read_text(encoding="utf-8").partition("\n")
-    table = rest.split("\n## ")[0].strip()
-    return f"**{title.removeprefix('# ')}**\n\n{table}\n\nEvery metric and category: [{file}]({file})\n"
+    lines = rest.split("\n## ")[0].strip().splitlines()
+    notes = [line for line in lines if line.startswith("- ")]
+    table = "\n".join(line for line in lines if line not in notes).strip()
+    said = "\n".join(line for line in notes if line.startswith(SHOWN))
+    rest = "\n".join(line for line in notes if not line.startswith(SHOWN))
+    parts = [
+        f"**{title.removeprefix('# ')}**",
+        table,
+        said,
+        f"<details><summary>What was run, and on what</summary>\n\n{rest}\n\n</details>",
+        f"Every metric and category: [{file}]({file})",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def main() -> None:

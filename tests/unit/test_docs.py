@@ -139,4 +139,4 @@ def test_the_quickstart_has_ten_lines_and_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     exec(source.replace(published, str(Path(__file__).parents[2] / published)), {})
     assert len(capsys.readouterr().out.splitlines()) >= 2
-    assert "Ada" not in (tmp_path / "memory" / "session.json").read_text()
+    assert "Ada" not in (tmp_path / "results" / "memory" / "session.json").read_text()

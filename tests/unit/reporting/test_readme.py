@@ -14,13 +14,17 @@ TEXT = "before\n<!-- table:mine -->\nold\n<!-- /table -->\nafter\n"
 def reference(tmp_path):
     folder = tmp_path / "mine" / "tables"
     folder.mkdir(parents=True)
-    (folder / "main.md").write_text("# A title\n\n| row |\n|---|\n| a |\n\n- **n**: 3\n\n## More\n\n| b |\n")
+    table, notes = "| row |\n|---|\n| a |", "- **Memory**: none\n- **Code**: c0ffee"
+    (folder / "main.md").write_text(f"# A title\n\n{table}\n\n{notes}\n\n## More\n\n| b |\n")
     return tmp_path
 
 
 def test_a_block_takes_title_table_and_notes(reference):
     text = readme.filled(TEXT, reference)
-    assert text.startswith("before\n<!-- table:mine -->\n**A title**\n\n| row |\n|---|\n| a |\n\n- **n**: 3\n\n")
+    assert text.startswith(
+        "before\n<!-- table:mine -->\n**A title**\n\n| row |\n|---|\n| a |\n\n- **Memory**: none\n\n"
+    )
+    assert "</summary>\n\n- **Code**: c0ffee\n\n</details>" in text
     assert text.endswith("main.md)\n<!-- /table -->\nafter\n")
     assert "More" not in text
     assert "old" not in text
