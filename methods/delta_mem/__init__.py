@@ -109,14 +109,14 @@ class DeltaMem(MemoryMethod):
         self.memory.commit(cache)
         return DeltaState(stacked(cache.states), len(ids) + (before.tokens if before else 0))
 
-    def feed(self, cache: Any, ids: list[int], owner: list[int]) -> None:
-        """Run tokens through the steered backbone, in chunks, without vocabulary logits."""
+    def feed(self, cache: Any, ids: list[int], owner: list[int], chunk: int | None = None) -> None:
+        """Run tokens through the steered backbone, in chunks (``write_chunk``), without vocabulary logits."""
         import torch
 
-        decoder = self.backbone.model.get_decoder()
+        decoder, chunk = self.backbone.model.get_decoder(), chunk or self.config.write_chunk
         with torch.no_grad(), self.backbone.active(self.name):
-            for at in range(0, len(ids), self.config.write_chunk):
-                part = slice(at, at + self.config.write_chunk)
+            for at in range(0, len(ids), chunk):
+                part = slice(at, at + chunk)
                 cache.announce(torch.tensor([owner[part]], device=self.backbone.device))
                 decoder(input_ids=torch.tensor([ids[part]], device=self.backbone.device), past_key_values=cache)
 

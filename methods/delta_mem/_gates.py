@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
 from harness.gates import GateOutcome, frozen_backbone, in_situ, relative, require, sharp
+from methods.delta_mem import _plain
 
 if TYPE_CHECKING:
     from methods.delta_mem import DeltaMem
@@ -142,16 +143,19 @@ def _attention(backbone: Backbone, implementation: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fp32(backbone: Backbone) -> Iterator[None]:
-    """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number."""
-    before = backbone.dtype
-    if before == torch.float32:
-        yield
-        return
-    backbone.model.float()
+    """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number.
+
+    Tensors are widened and narrowed one by one: what is fp32 in a bf16 model (RoPE's frequencies) must stay so.
+    """
+    model = backbone.model
+    narrow = [(t, t.dtype) for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.half)]
+    for tensor, _ in narrow:
+        tensor.data = tensor.data.float()
     try:
         yield
     finally:
-        backbone.model.to(before)
+        for tensor, dtype in narrow:
+            tensor.data = tensor.data.to(dtype)
 
 
 # --- gates ---
@@ -209,6 +213,8 @@ def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero:
     with _fp32(backbone):
         base = _whole(method, first)
         outcomes = {name: way() for name, way in ways.items()}
+        results.append(sharp("equality.feed.sharp", [(_fed(method, first), base.states)]))
+        results.append(sharp("equality.definition.sharp", _definition(method, first)))
     results += [sharp(f"equality.{name}.sharp", outcome.pairs(base)) for name, outcome in outcomes.items()]
     if backbone.dtype != torch.float32:
         outcomes = {name: way() for name, way in ways.items()}
@@ -218,6 +224,31 @@ def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero:
         bare = _bare(backbone, first, name)
         results.append(in_situ(f"equality.{name}.in_situ", difference, bare, effect, backbone.dtype))
     return results
+
+
+def _fed(method: DeltaMem, probe: Probe) -> Tensor:
+    """States [layers, N, r, r] by the path that an evaluation writes on, cut into several chunks."""
+    cache = method.memory.memory_cache()
+    method.feed(cache, probe.ids, probe.owner, chunk=13)
+    method.memory.commit(cache)
+    return torch.cat(cache.states)
+
+
+def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
+    """States and corrections of the first and last memory beside those of a plain second writing."""
+    pairs = []
+    for layer in (method.memory.layers[0], method.memory.layers[-1]):
+        memory = layer.memory
+        with _plain.watched(layer) as seen:
+            states = _write(method, [probe])[0]
+            _read(method, states, probe.question)
+        owner = probe.owner if memory.config.memory_write_granularity == "message_mean" else None
+        S = torch.zeros_like(states[layer.index][0])
+        for (x, found), messages, writes in zip(seen, (owner, None), (True, False), strict=True):
+            reads, S = _plain.scan(memory, x, S, messages, writes)
+            pairs += [(found[head], delta) for head, delta in _plain.corrections(memory, reads).items()]
+        pairs.append((states[layer.index][0], S))
+    return pairs
 
 
 def _with_attention(method: DeltaMem, probe: Probe, implementation: str) -> Outcome:
