@@ -30,15 +30,24 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
             f"the history of '{episode.id}' has {total} tokens, more than the {limit} allowed; raise "
             "max_history_tokens or set truncate to head or tail"
         )
+
+    def length(messages: Sequence[Message]) -> int:
+        return len(backbone.encode(messages, system=history.system)[0])
+
     sizes = [owner.count(j) for j in range(len(history.messages))]
-    kept = _keep(history.messages, sizes, limit - (total - sum(sizes)), rule, backbone)
+    kept = _whole(history.messages, sizes, limit - (total - sum(sizes)), rule)
+    while kept and length(kept) > limit:  # a date is told again where the cut starts
+        kept = kept[:-1] if rule == "head" else kept[1:]
+    if not kept:
+        first = history.messages[0 if rule == "head" else -1]
+        room = limit - length([replace(first, content="")])
+        kept = [replace(first, content=_cut(first.content, max(1, room), rule, backbone))]
     cut = replace(history, messages=tuple(kept))
-    left = len(backbone.encode(cut.messages, system=cut.system)[0])
-    return replace(episode, history=cut, notes={**episode.notes, "lost_share": 1 - left / total})
+    return replace(episode, history=cut, notes={**episode.notes, "lost_share": 1 - length(kept) / total})
 
 
-def _keep(messages: Sequence[Message], sizes: Sequence[int], room: int, rule: str, backbone: Backbone) -> list[Message]:
-    """Whole messages from the kept end while they fit; if not even one does, a part of it."""
+def _whole(messages: Sequence[Message], sizes: Sequence[int], room: int, rule: str) -> list[Message]:
+    """Whole messages from the kept end while they fit."""
     order = range(len(messages)) if rule == "head" else range(len(messages) - 1, -1, -1)
     kept: list[int] = []
     for j in order:
@@ -46,11 +55,7 @@ def _keep(messages: Sequence[Message], sizes: Sequence[int], room: int, rule: st
             break
         room -= sizes[j]
         kept.append(j)
-    if kept:
-        return [messages[j] for j in sorted(kept)]
-    first = messages[order[0]]
-    spent = sizes[order[0]] - backbone.count(first.content)  # what the template adds
-    return [replace(first, content=_cut(first.content, max(1, room - spent), rule, backbone))]
+    return [messages[j] for j in sorted(kept)]
 
 
 def _cut(text: str, tokens: int, rule: str, backbone: Backbone) -> str:
