@@ -1,0 +1,125 @@
+"""Answers: batched as alone, cut where they end, refused where they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness import generation
+from harness.episodes import Message, Query
+from harness.errors import HarnessError
+from harness.generation import Prompt
+from harness.method import Steering
+from harness.registry import resolve
+
+
+@pytest.fixture
+def make(tiny):
+    """A method on a fresh backbone, moved off its start."""
+
+    def build(row):
+        cls, config = resolve(row)
+        backbone = tiny("tiny-qwen3")
+        given = set(backbone.model.parameters())
+        method = cls(config, backbone, 1)
+        rng = torch.Generator().manual_seed(3)
+        for p in backbone.model.parameters():
+            if p not in given:
+                p.data.add_(0.3 * torch.randn(p.shape, generator=rng))
+        return method
+
+    return build
+
+
+def questions(n):
+    return [Query("Be brief.", f"{'Really? ' * (k % 3)}What is thing {k}?", str(k)) for k in range(n)]
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["replayed", "removed"])
+@pytest.mark.parametrize("row", ["frozen", "lora", "delta_mem_tsw", "delta_mem_ssw", "delta_mem_msw"])
+def test_questions_of_one_history_together_are_as_asked_one_by_one(row, shown, make, episodes):
+    method, history = make(row), episodes[0].history
+    state = None if shown else method.write(history)
+    visible = history.messages if shown else ()
+    prompts = [generation.prompt(method.backbone, visible, q) for q in questions(20)]
+    steering = method.steer(state, questions(1)[0], writes=shown)
+
+    def ask(some, batch_size):
+        return generation.answer(method.backbone, some, steering, max_new_tokens=5, batch_size=batch_size)[0]
+
+    together = ask(prompts, 16)  # a full batch and a smaller one
+    assert ask(prompts, 7) == together
+    assert [ask([p], 1)[0] for p in prompts] == together
+    assert len({a.prompt_sha256 for a in together}) == 20
+
+
+def test_one_prefill_serves_all_questions(make, episodes):
+    """The common beginning is fed once: what is fed afterwards is the questions' own parts."""
+    method = make("frozen")
+    prompts = [generation.prompt(method.backbone, episodes[0].history.messages, q) for q in questions(6)]
+    fed = []
+    decoder = method.backbone.model.get_decoder()
+    hook = decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: fed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    generation.answer(method.backbone, prompts, Steering(), max_new_tokens=3)
+    hook.remove()
+    shared = generation.common_prefix(prompts)
+    assert shared > 80
+    assert fed[0] == (1, shared)
+    assert fed[1] == (6, max(len(p.ids) for p in prompts) - shared)
+    assert set(fed[2:]) <= {(6, 1)}
+
+
+def test_the_common_beginning_leaves_each_prompt_a_token():
+    of = lambda *rows: generation.common_prefix([Prompt(list(r), [0] * len(r)) for r in rows])  # noqa: E731
+    assert of((1, 2, 3), (1, 2, 4)) == 2
+    assert of((1, 2, 3), (1, 2, 3)) == 2
+    assert of((1, 2), (1, 2, 3)) == 1
+    assert of((1, 2), (3, 2)) == 0
+    assert of((1,), (1, 2)) == 0
+
+
+def test_a_prompt_beyond_the_window_is_refused(tiny):
+    backbone = tiny()
+    with pytest.raises(HarnessError, match=r"question 'q' makes a prompt of 4\d+ tokens.*window of 4096"):
+        generation.prompt(backbone, [Message("x" * 4090)], Query("", "What?", "q"))
+
+
+def always(tokens, backbone):
+    """A processor that makes the model say these tokens, over and over."""
+    state = {"n": 0}
+
+    def process(input_ids, scores):
+        forced = torch.full_like(scores, -1e9)
+        forced[:, tokens[state["n"] % len(tokens)]] = 0.0
+        state["n"] += 1
+        return forced
+
+    return Steering(logits_processor=process)
+
+
+@pytest.mark.parametrize(
+    ("said", "stop", "text", "new_tokens", "hit_cap"),
+    [
+        ("abc", (), "abcabcab", 8, True),
+        ("ab\n", ("\n",), "ab", 3, False),
+        ("abc", ("zz", "ca"), "ab", 4, False),
+    ],
+)
+def test_where_an_answer_ends(said, stop, text, new_tokens, hit_cap, tiny):
+    backbone = tiny()
+    tokens = backbone.tokenizer(said, add_special_tokens=False)["input_ids"]
+    prompts = [generation.prompt(backbone, (), Query("", "What?"))]
+    ((answer,), _) = generation.answer(backbone, prompts, always(tokens, backbone), max_new_tokens=8, stop=stop)
+    assert (answer.text, answer.new_tokens, answer.hit_cap) == (text, new_tokens, hit_cap)
+
+
+def test_an_end_of_turn_ends_an_answer_and_is_no_text(tiny):
+    backbone = tiny()
+    tokens = [*backbone.tokenizer("hi", add_special_tokens=False)["input_ids"], backbone.turn_end_id]
+    prompts = [generation.prompt(backbone, (), Query("", "What?"))]
+    ((answer,), seconds) = generation.answer(backbone, prompts, always(tokens, backbone), max_new_tokens=8)
+    assert (answer.text, answer.new_tokens, answer.hit_cap) == ("hi", 3, False)
+    assert seconds.prefill > 0
+    assert seconds.decode > 0

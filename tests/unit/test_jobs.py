@@ -1,0 +1,217 @@
+"""Jobs inline on random weights: fit, evaluate, interruption, repetition; and the bridge to lm-eval."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from harness import jobs, lm, records
+from harness.episodes import Episode, History, Question
+from harness.errors import HarnessError
+from harness.experiment import Experiment
+from harness.gates import GateError
+from harness.progress import Progress
+from harness.registry import resolve
+
+SPEC = {
+    "name": "x",
+    "backbones": {"tiny": {"random": "tiny-llama"}},
+    "rows": ["frozen", "bm25_rag", "delta_mem_tsw"],
+    "tasks": [
+        {
+            "task": "write_clear_read",
+            "episodes": 4,
+            "max_new_tokens": 3,
+            "conditions": {"replayed": ["own"], "removed": ["own", "donor"], "own_text": ["own"]},
+        }
+    ],
+    "donors": 2,
+    "seeds": [1],
+    "data": {"source": "generated"},
+    "training": {"task": "write_clear_read", "episodes": 4},
+    "budget": {"steps": 1, "batch_size": 2, "accumulation": 1},
+    "run": {"executor": "inline", "device": "cpu", "workers": 1},
+}
+
+
+def request(kind, results, row="delta_mem_tsw", **changes):
+    spec = Experiment.model_validate({**SPEC, **changes}).model_dump(mode="json", by_alias=True)
+    return {"kind": kind, "experiment": spec, "backbone": "tiny", "row": row, "seed": 1, "results": str(results)}
+
+
+def evaluate(results, row="delta_mem_tsw", **changes):
+    if row == "delta_mem_tsw":
+        jobs.run(request("fit", results, row, **changes))
+    return jobs.run(request("evaluate", results, row, **changes))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A results folder with the δ-mem job done, and what the job said."""
+    results = tmp_path_factory.mktemp("results")
+    return results, evaluate(results)
+
+
+def samples(results, cell):
+    return pd.read_parquet(results / cell / "samples.parquet")
+
+
+def test_a_job_leaves_a_record_a_cell(done):
+    results, facts = done
+    cells = [
+        f"x/tiny/delta_mem_tsw/seed1/write_clear_read/{c}" for c in ("replayed/own", "removed/own", "removed/donor")
+    ]
+    assert facts["cells"] == cells
+    assert facts["answered"] == 3
+    for cell in cells:
+        record = records.load(results / cell / "record.json")
+        draws = 2 if cell.endswith("donor") else 1
+        rows = samples(results, cell)
+        assert record.questions == 8 == record.scores["acc"].n
+        assert len(rows) == 8 * draws
+        assert record.scores["acc"].value == pytest.approx(rows["score.acc"].mean())
+        assert {g.name for g in record.gates} >= {"activity.state", "equality.definition.sharp", "isolation.backbone"}
+        assert record.provenance.fit["address"]
+        assert record.costs.tokens_out == rows["new_tokens"].sum()
+        assert record.costs.state_bytes == 2 * 8 * 8 * 4 or cell.endswith("replayed/own")
+        assert not (results / cell / "journal.jsonl").exists()
+    json.loads((results / "x/tiny/delta_mem_tsw/seed1/fit.json").read_text())
+
+
+def test_a_donor_is_another_episode_and_each_serves_once_a_draw(done):
+    rows = samples(done[0], "x/tiny/delta_mem_tsw/seed1/write_clear_read/removed/donor")
+    assert (rows["donor"] != rows["history_id"]).all()
+    for _, draw in rows.groupby("draw"):
+        pairs = draw[["history_id", "donor"]].drop_duplicates()
+        assert sorted(pairs["donor"]) == sorted(pairs["history_id"])
+    own = samples(done[0], "x/tiny/delta_mem_tsw/seed1/write_clear_read/removed/own")
+    assert (own["donor"] == "").all()
+
+
+def test_a_second_evaluation_answers_nothing(done):
+    results, facts = done
+    stamps = [(results / c / "record.json").stat().st_mtime_ns for c in facts["cells"]]
+    again = jobs.run(request("evaluate", results))
+    assert again["answered"] == 0
+    assert [(results / c / "record.json").stat().st_mtime_ns for c in facts["cells"]] == stamps
+
+
+def test_another_setting_is_another_cell(done, tmp_path):
+    results, _ = done
+    (task,) = SPEC["tasks"]
+    again = jobs.run(request("evaluate", results, tasks=[{**task, "max_new_tokens": 2}]))
+    assert again["answered"] == 3
+    assert evaluate(results)["answered"] == 3
+
+
+@pytest.mark.parametrize("at", [1, 5, 9])
+def test_an_interrupted_evaluation_ends_as_an_unbroken_one(at, done, tmp_path, monkeypatch):
+    results, facts = done
+    evaluated, plain = [], Progress.update
+
+    def interrupt(self, phase, *args, **options):
+        plain(self, phase, *args, **options)
+        evaluated.extend([phase] if phase == "evaluate" else [])
+        if len(evaluated) == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path)
+    monkeypatch.undo()
+    answered, one = [], lm.MemoryLM._answer
+    monkeypatch.setattr(lm.MemoryLM, "_answer", lambda self, some: answered.append(1) or one(self, some))
+    jobs.run(request("evaluate", tmp_path))
+    assert len(answered) == 4 + 4 + 8 - at  # not one finished episode is done again
+    for cell in facts["cells"]:
+        pd.testing.assert_frame_equal(samples(tmp_path, cell), samples(results, cell))
+
+
+@pytest.mark.parametrize(("row", "conditions"), [("frozen", ["replayed"]), ("bm25_rag", ["own_text"])])
+def test_methods_without_a_fit_are_evaluated_directly(row, conditions, tmp_path):
+    facts = evaluate(tmp_path, row)
+    assert [c.split("/")[-2] for c in facts["cells"]] == conditions
+    record = records.load(tmp_path / facts["cells"][0] / "record.json")
+    assert record.provenance.fit is None
+    with pytest.raises(HarnessError, match="learns nothing"):
+        jobs.run(request("fit", tmp_path, row))
+
+
+def test_a_row_without_its_fit_is_refused(tmp_path):
+    with pytest.raises(HarnessError, match="run `harness fit`"):
+        jobs.run(request("evaluate", tmp_path))
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_failed_gate_leaves_no_record(tmp_path, monkeypatch):
+    from methods.delta_mem import _gates
+
+    def fail(*args):
+        raise GateError("activity.state", "made to fail")
+
+    monkeypatch.setattr(_gates, "_activity", fail)
+    with pytest.raises(GateError, match="made to fail"):
+        evaluate(tmp_path)
+    assert not list(tmp_path.rglob("record.json"))
+    assert not list(tmp_path.rglob("samples.parquet"))
+
+
+def test_one_root_document_has_no_donor(tmp_path):
+    (task,) = SPEC["tasks"]
+    with pytest.raises(HarnessError, match="two root documents"):
+        evaluate(tmp_path, tasks=[{**task, "episodes": 1}])
+
+
+def test_the_backbone_stays_warm_between_jobs(done):
+    assert jobs._open.cache_info().hits > 0
+    jobs.reset()
+    assert jobs._open.cache_info().currsize == 0
+
+
+# --- lm-eval documents of other tasks ---
+
+
+@pytest.mark.parametrize(
+    ("row", "condition"),
+    [("frozen", "replayed"), ("lora", "removed"), ("delta_mem_tsw", "removed"), ("delta_mem_ssw", "replayed")],
+)
+def test_foreign_documents_are_flat_questions_without_a_history(row, condition, tiny):
+    from lm_eval.api.instance import Instance
+
+    cls, config = resolve(row)
+    model = lm.MemoryLM(lm.Memories(cls(config, tiny(), 1)), condition)
+    texts = ["One plus one?", "Say a word.", "One plus one?"]
+    instances = [
+        Instance("generate_until", {"question": t}, (t, {"until": ["\n\n"], "max_gen_toks": 3}), n)
+        for n, t in enumerate(texts)
+    ]
+    answers = model.generate_until(instances)
+    assert len(answers) == 3
+    assert answers[0] == answers[2]
+    assert all(row["new_tokens"] <= 3 for row in model.samples.values())
+    with pytest.raises(HarnessError, match="generative form"):
+        model.loglikelihood(instances)
+    with pytest.raises(HarnessError, match="generative form"):
+        model.loglikelihood_rolling(instances)
+
+
+def test_a_plain_lm_eval_model_sees_the_history_as_text(episodes):
+    from harness.tasks import task
+
+    shown = lm.EpisodeTask(task("write_clear_read"), episodes, removed=False, max_new_tokens=3)
+    hidden = lm.EpisodeTask(task("write_clear_read"), episodes, removed=True, max_new_tokens=3)
+    doc = shown.docs[0]
+    told = episodes[0].history.messages[0].content
+    assert told in shown.doc_to_text(doc)
+    assert told not in hidden.doc_to_text(doc)
+    assert shown.doc_to_target(doc) == episodes[0].questions[0].answers[0]
+    assert told not in json.dumps(shown.docs)  # documents carry no history
+    assert len(shown.docs) == sum(len(e.questions) for e in episodes)
+
+
+def test_an_empty_history_is_refused(tiny):
+    cls, config = resolve("bm25_rag")
+    with pytest.raises(HarnessError, match="empty history"):
+        cls(config, tiny(), 0).write(Episode("e", History(()), (Question("q", "?", ("a",)),), "r", "generated").history)
