@@ -61,7 +61,7 @@ def require(name: str, holds: bool, why: str, value: float | None = None, limit:
 
 def sharp(name: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> GateOutcome:
     """Equality in fp32: the largest relative difference of any pair is at most ``SHARP``."""
-    value = max(relative(a, b) for a, b in pairs)
+    value = float(torch.tensor([relative(a, b) for a, b in pairs]).max())  # Python's own max would pass over a NaN
     return require(
         name, value <= SHARP, f"two ways that compute the same differ by {value:.1e} of {SHARP:.0e}", value, SHARP
     )
