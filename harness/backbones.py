@@ -101,9 +101,9 @@ class Backbone:
         for message, text in zip(messages, spoken(messages), strict=True):
             chat.append({"role": message.role, "content": text})
             ends.append(len(self._render(chat)))
-        text = self._render(chat, answer_next)
-        if not text:
+        if not chat:
             return [], []
+        text = self._render(chat, answer_next)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, owner, j = encoded["input_ids"], [], 0
         for start, _ in encoded["offset_mapping"]:

@@ -185,6 +185,19 @@ def show(
 
 
 @app.command()
+def publish(name: Name, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
+    """Copy an experiment's records, tables and fits to results/reference, without benchmark text."""
+    from harness.publish import publish as copy
+    from harness.reporting import figures, tables
+
+    experiment = _load(name, changes)
+    folder = copy(experiment, results)
+    for room in (tables, figures):
+        for path in room.write(experiment, folder.parent, folder / room.__name__.rsplit(".", 1)[-1]):
+            typer.echo(path)
+
+
+@app.command()
 def schema() -> None:
     """Write the JSON Schema of experiment files, for editors."""
     from harness.config import write_schema

@@ -168,9 +168,11 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         job = cells.JobContext(work.experiment, work.job, method, work.results, fit)
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
         missing = [plan for plan in plans if not plan.stands()]
+        opened = time.perf_counter()
         if missing:
             work.progress.update("gates", 0, 1)
             job.gates = method.gates(_probe(missing))
+        gated = time.perf_counter()
         total = sum(plan.questions for plan in missing)
         done = 0
         for plan in missing:
@@ -179,6 +181,8 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         "cells": [str(cell.path) for cell in wanted],
         "answered": len(missing),
         "seconds": round(time.perf_counter() - start, 3),
+        "opening_seconds": round(opened - start, 3),
+        "gates_seconds": round(gated - opened, 3),
         "model_seconds": round(sum(plan.model_seconds for plan in missing), 3),
     }
     records.write_json(work.folder / "evaluated.json", facts)

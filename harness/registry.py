@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from pydantic import ValidationError
 
@@ -25,24 +26,28 @@ def methods() -> dict[str, type[MemoryMethod]]:
         HarnessError: two classes claim one name, or a module does not import.
     """
     found: dict[str, type[MemoryMethod]] = {}
+    taken: dict[str, type[MemoryMethod]] = {}
     for room in ROOMS:
         package = importlib.import_module(room)
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
             if info.name.startswith("_"):
                 continue
-            try:
-                module = importlib.import_module(f"{room}.{info.name}")
-            except Exception as error:
-                raise HarnessError(f"{room}/{info.name} does not import ({error}); mend the module") from error
-            for cls in _defined_in(module):
-                for name in (cls.name, *cls.presets):
-                    taken = found.get(name)
-                    if taken is not None and (name == cls.name or taken is not cls):
+            for cls in _defined_in(_imported(f"{room}.{info.name}")):
+                for name in {cls.name, *cls.presets}:
+                    other = taken.setdefault(name, cls)
+                    if other is not cls:
                         raise HarnessError(
-                            f"the name '{name}' is taken by {taken.__module__} and by {cls.__module__}; rename one"
+                            f"the name '{name}' is taken by {other.__module__} and by {cls.__module__}; rename one"
                         )
                 found[cls.name] = cls
     return found
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise HarnessError(f"{name.replace('.', '/')} does not import ({error}); mend the module") from error
 
 
 def _defined_in(module: object) -> list[type[MemoryMethod]]:

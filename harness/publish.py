@@ -1,0 +1,70 @@
+"""Copies an experiment's records and fits to where they are committed, without any benchmark's text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from harness import fits, records
+from harness.errors import HarnessError
+from harness.experiment import Experiment, Job, cells, jobs
+from harness.records import atomic
+
+REFERENCE = Path("reference")
+"""Below the results folder; the only part of it that is committed."""
+TEXT = ["answer", "notes"]
+"""Columns of samples that may hold words of a benchmark."""
+
+
+def publish(experiment: Experiment, results: Path) -> Path:
+    """Copy what a table needs: records, samples without text, fits and the facts of each job.
+
+    Answers to generated episodes are ours and stay; those to official data go, their digests remain.
+
+    Returns:
+        The folder of the published experiment.
+
+    Raises:
+        HarnessError: a record is missing; nothing is published of a run that is not whole.
+    """
+    reference = results / REFERENCE
+    found = [
+        (cell, records.load(results / cell.path / "record.json"))
+        for job in jobs(experiment)
+        for cell in cells(experiment, job)
+    ]
+    for cell, record in found:
+        if record.provenance.dirty:
+            raise HarnessError(f"{cell.id} was made with uncommitted changes; commit, run again, then publish")
+    for cell, record in found:
+        _samples(results / cell.path, reference / cell.path, keep_text=record.provenance.data["source"] == "generated")
+        shutil.copyfile(results / cell.path / "record.json", reference / cell.path / "record.json")
+    for job in jobs(experiment):
+        _job(job, results, reference)
+    return reference / experiment.name
+
+
+def _samples(source: Path, target: Path, *, keep_text: bool) -> None:
+    import pandas as pd
+
+    samples = pd.read_parquet(source / "samples.parquet")
+    with atomic(target / "samples.parquet") as temporary:
+        (samples if keep_text else samples.drop(columns=TEXT)).to_parquet(temporary, index=False)
+
+
+def _job(job: Job, results: Path, reference: Path) -> None:
+    """The job's own facts, and the fit that it used."""
+    for name in ("evaluated.json", "fit.json"):
+        if (results / job.path / name).is_file():
+            shutil.copyfile(results / job.path / name, reference / job.path / name)
+    fitted = results / job.path / "fit.json"
+    if not fitted.is_file():
+        return
+    address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+    stored = fits.find(results, address)
+    if stored is None:
+        raise HarnessError(f"the fit that {fitted} names is no longer stored; run again, then publish")
+    target = results / fits.REFERENCE / address[:16]
+    if stored != target:
+        shutil.copytree(stored, target, dirs_exist_ok=True)
