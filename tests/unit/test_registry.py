@@ -1,0 +1,98 @@
+"""Finding methods: by scanning, under one name each, with their settings checked."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from harness import registry
+from harness.errors import HarnessError
+
+
+def test_presets_stand_for_a_method_with_settings():
+    rows = registry.row_names()
+    assert {"frozen", "question_only", "bm25_rag", "lora", "delta_mem"} <= rows.keys()
+    for row, expected in (
+        ("delta_mem_tsw", {}),
+        ("delta_mem_ssw", {"writes": "message_mean"}),
+        ("delta_mem_msw", {"states": 4}),
+    ):
+        cls, config = registry.resolve(row)
+        assert cls.name == "delta_mem"
+        assert config.model_dump(exclude_defaults=True) == expected
+    assert registry.resolve("delta_mem_msw", {"states": 2})[1].states == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "message"),
+    [
+        ("delta_mem_tws", {}, "unknown method 'delta_mem_tws'; did you mean 'delta_mem_tsw'"),
+        ("lora", {"rnk": 4}, "wrong setting 'rnk'; did you mean 'rank'"),
+        ("lora", {"rank": 0}, "wrong setting 'rank'; .*greater than or equal to 1"),
+        ("frozen", {"k": 1}, "wrong setting 'k'"),
+        ("delta_mem", {"heads": ["x"]}, r"wrong setting 'heads\.0'"),
+    ],
+)
+def test_a_wrong_name_or_setting_is_refused(row, settings, message):
+    with pytest.raises(HarnessError, match=message):
+        registry.resolve(row, settings)
+
+
+METHOD = """
+from harness.method import Capabilities, MemoryMethod, Steering
+
+class {cls}(MemoryMethod):
+    name = "{name}"
+    summary = "a memory made for a test"
+    capabilities = Capabilities(family="reference", arms={{"removed": ("own",)}})
+
+    def write(self, history, state=None):
+        return None
+
+    def steer(self, state, query, *, writes=False):
+        return Steering()
+"""
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """A room of methods of its own, scanned beside no other."""
+    folder = tmp_path / "spare_room"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "ROOMS", ("spare_room",))
+    forget()
+    yield folder
+    forget()
+
+
+def forget():
+    """As if nothing had been scanned."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "spare_room"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    registry.methods.cache_clear()
+    registry.row_names.cache_clear()
+
+
+def test_a_file_is_a_method_and_an_underscore_hides(room):
+    (room / "mine.py").write_text(METHOD.format(cls="Mine", name="mine"))
+    (room / "_hidden.py").write_text("raise RuntimeError('scanned')")
+    assert registry.methods().keys() == {"mine"}
+    assert registry.source_file("mine") == room / "mine.py"
+
+
+def test_a_name_taken_twice_is_refused(room):
+    (room / "one.py").write_text(METHOD.format(cls="One", name="same"))
+    (room / "two.py").write_text(METHOD.format(cls="Two", name="same"))
+    with pytest.raises(HarnessError, match=r"'same' is taken by spare_room\.one and by spare_room\.two"):
+        registry.methods()
+
+
+def test_a_module_that_does_not_import_is_named(room):
+    (room / "broken.py").write_text("import no_such_module_anywhere")
+    with pytest.raises(HarnessError, match="spare_room/broken does not import"):
+        registry.methods()
