@@ -1,4 +1,4 @@
-"""Jobs inline on random weights: fit, evaluate, interruption, repetition; and the bridge to lm-eval."""
+"""Jobs inline on random weights: fit, evaluate, interruption, repetition."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 
 from harness import jobs, lm, records
-from harness.episodes import Episode, History, Question
 from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.gates import GateError
 from harness.progress import Progress
-from harness.registry import resolve
 
 SPEC = {
     "name": "x",
@@ -168,50 +166,3 @@ def test_the_backbone_stays_warm_between_jobs(done):
     assert jobs._open.cache_info().hits > 0
     jobs.reset()
     assert jobs._open.cache_info().currsize == 0
-
-
-# --- lm-eval documents of other tasks ---
-
-
-@pytest.mark.parametrize(
-    ("row", "condition"),
-    [("frozen", "replayed"), ("lora", "removed"), ("delta_mem_tsw", "removed"), ("delta_mem_ssw", "replayed")],
-)
-def test_foreign_documents_are_flat_questions_without_a_history(row, condition, tiny):
-    from lm_eval.api.instance import Instance
-
-    cls, config = resolve(row)
-    model = lm.MemoryLM(lm.Memories(cls(config, tiny(), 1)), condition)
-    texts = ["One plus one?", "Say a word.", "One plus one?"]
-    instances = [
-        Instance("generate_until", {"question": t}, (t, {"until": ["\n\n"], "max_gen_toks": 3}), n)
-        for n, t in enumerate(texts)
-    ]
-    answers = model.generate_until(instances)
-    assert len(answers) == 3
-    assert answers[0] == answers[2]
-    assert all(row["new_tokens"] <= 3 for row in model.samples.values())
-    with pytest.raises(HarnessError, match="generative form"):
-        model.loglikelihood(instances)
-    with pytest.raises(HarnessError, match="generative form"):
-        model.loglikelihood_rolling(instances)
-
-
-def test_a_plain_lm_eval_model_sees_the_history_as_text(episodes):
-    from harness.tasks import task
-
-    shown = lm.EpisodeTask(task("write_clear_read"), episodes, removed=False, max_new_tokens=3)
-    hidden = lm.EpisodeTask(task("write_clear_read"), episodes, removed=True, max_new_tokens=3)
-    doc = shown.docs[0]
-    told = episodes[0].history.messages[0].content
-    assert told in shown.doc_to_text(doc)
-    assert told not in hidden.doc_to_text(doc)
-    assert shown.doc_to_target(doc) == episodes[0].questions[0].answers[0]
-    assert told not in json.dumps(shown.docs)  # documents carry no history
-    assert len(shown.docs) == sum(len(e.questions) for e in episodes)
-
-
-def test_an_empty_history_is_refused(tiny):
-    cls, config = resolve("bm25_rag")
-    with pytest.raises(HarnessError, match="empty history"):
-        cls(config, tiny(), 0).write(Episode("e", History(()), (Question("q", "?", ("a",)),), "r", "generated").history)
