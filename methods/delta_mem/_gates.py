@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TOKENS = 96
 """Tokens of a probe at most: enough for several chunks and messages."""
+PLAIN_TOKENS = 40
+"""Tokens that the plain second writing goes through, one by one."""
 
 
 @dataclass
@@ -236,6 +238,7 @@ def _fed(method: DeltaMem, probe: Probe) -> Tensor:
 
 def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
     """States and corrections of the first and last memory beside those of a plain second writing."""
+    probe = Probe(probe.ids[-PLAIN_TOKENS:], probe.owner[-PLAIN_TOKENS:], probe.question[-PLAIN_TOKENS:])
     pairs = []
     for layer in (method.memory.layers[0], method.memory.layers[-1]):
         memory = layer.memory
