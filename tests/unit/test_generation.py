@@ -45,7 +45,7 @@ def test_questions_of_one_history_together_are_as_asked_one_by_one(row, shown, m
     steering = method.steer(state, questions(1)[0], writes=shown)
 
     def ask(some, batch_size):
-        return generation.answer(method.backbone, some, steering, max_new_tokens=5, batch_size=batch_size)[0]
+        return generation.answer(method.backbone, some, steering, max_new_tokens=3, batch_size=batch_size)[0]
 
     together = ask(prompts, 16)  # a full batch and a smaller one
     assert ask(prompts, 7) == together
