@@ -15,7 +15,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from harness.episodes import History, Message, Query
-from harness.errors import HarnessError
 from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 
 
@@ -72,20 +71,21 @@ class Bm25Rag(MemoryMethod):
 
     config: Settings
 
-    def write(self, history: History, state: MemoryState | None = None) -> Indexed:
-        """Index the messages; continued online, the index is made anew over all of them."""
+    def write(self, history: History, state: MemoryState | None = None) -> Indexed | None:
+        """Index the messages; continued online, the index is made anew over all of them. None of an empty history."""
         import bm25s
 
         messages = (*(state.messages if isinstance(state, Indexed) else ()), *history.messages)
         if not messages:
-            raise HarnessError("bm25_rag was given an empty history; leave the episode out")
+            return None
         # Lucene's weights are positive even for a word in most of the messages, where Okapi's turn negative.
         index = bm25s.BM25(method="lucene", k1=self.config.k1, b=self.config.b)
         index.index([self._words(m.content) for m in messages], show_progress=False)
         return Indexed(messages, index)
 
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
-        assert isinstance(state, Indexed), "bm25_rag answers from a written history"
+        if not isinstance(state, Indexed):
+            return Steering(messages=())
         ranked = self._rank(state, query)
         kept, tokens = [], 0
         for n in ranked[: self.config.top_k]:

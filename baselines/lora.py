@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from harness.episodes import Episode, History, Message, Query
-from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -32,7 +32,7 @@ class Settings(MethodConfig):
     )
 
 
-class Lora(MemoryMethod):
+class Lora(AdapterMethod):
     """A static adapter; the history stays in the prompt."""
 
     name = "lora"
@@ -97,12 +97,3 @@ class Lora(MemoryMethod):
 
     def trainable_parameters(self) -> int:
         return sum(p.numel() for n, p in self.peft.named_parameters() if "lora_" in n)
-
-    def save(self, directory: Path) -> None:
-        self.backbone.save_adapter(self.name, directory)
-
-    def load(self, directory: Path) -> None:
-        self.backbone.load_adapter(self.name, directory)
-
-    def close(self) -> None:
-        self.backbone.detach(self.name)

@@ -104,6 +104,13 @@ class Plan:
             }
         )
 
+    @cached_property
+    def donors(self) -> list[dict[str, str]]:
+        """For each draw, whose memory an episode gets; none in the arm ``own``."""
+        if self.cell.arm != "donor":
+            return []
+        return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed)
+
     def stands(self) -> bool:
         """A record of this very cell is there already."""
         path = self.folder / "record.json"
@@ -132,7 +139,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         memories,
         plan.cell.condition,
         asked,
-        donors=_donors(plan),
+        donors=plan.donors,
         journal=journal,
         batch_size=plan.job.experiment.run.batch_size,
         on_episode=report,
@@ -166,12 +173,6 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     records.save(record, samples, plan.folder)
     journal.remove()
     return answered
-
-
-def _donors(plan: Plan) -> list[dict[str, str]]:
-    if plan.cell.arm != "donor":
-        return []
-    return arms.donors(plan.material.episodes, plan.draws, plan.job.experiment.data.seed)
 
 
 def _state_bytes(memories: Memories) -> int:

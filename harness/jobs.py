@@ -168,6 +168,8 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         job = cells.JobContext(work.experiment, work.job, method, work.results, fit)
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
         missing = [plan for plan in plans if not plan.stands()]
+        for plan in missing:
+            _ = plan.donors  # what cannot have a donor is refused before the first answer
         opened = time.perf_counter()
         if missing:
             work.progress.update("gates", 0, 1)

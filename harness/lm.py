@@ -213,7 +213,7 @@ class MemoryLM(LM):
         steerings = [self._steer(episode, donor, query) for query in queries]
         rows: list[dict[str, Any]] = []
         pairs = list(zip(queries, steerings, strict=True))
-        for _, alike in groupby(pairs, key=lambda pair: _acts(pair[1])):
+        for _, alike in groupby(pairs, key=lambda pair: pair[1].acts):
             batch = list(alike)
             prompts = [generation.prompt(self.backbone, self._visible(episode, s), q) for q, s in batch]
             answers, seconds = generation.answer(
@@ -246,8 +246,3 @@ class MemoryLM(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         raise HarnessError("a memory answers by generation; choose the generative form of this task")
-
-
-def _acts(steering: Steering) -> tuple[Any, ...]:
-    """What must be equal for two questions to share a batch."""
-    return steering.adapter, steering.past_key_values, steering.hooks, steering.logits_processor

@@ -86,6 +86,11 @@ class Steering:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """For the record: retrieved ids, kept ratio, ..."""
 
+    @property
+    def acts(self) -> tuple[Any, ...]:
+        """What acts on the forward passes; questions for which it is equal can share a batch."""
+        return self.adapter, self.past_key_values, self.hooks, self.logits_processor
+
 
 class MemoryMethod(ABC):
     """One way to give a language model memory. Subclass it in one file under ``methods/``."""
@@ -144,3 +149,16 @@ class MemoryMethod(ABC):
 
     def close(self) -> None:
         """Detach from the backbone, which is then the frozen one again, bit for bit."""
+
+
+class AdapterMethod(MemoryMethod):
+    """A method whose learned parameters are one PEFT adapter, attached under the method's name."""
+
+    def save(self, directory: Path) -> None:
+        self.backbone.save_adapter(self.name, directory)
+
+    def load(self, directory: Path) -> None:
+        self.backbone.load_adapter(self.name, directory)
+
+    def close(self) -> None:
+        self.backbone.detach(self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Session:
         queries = [Query(self.system, text, str(n)) for n, text in enumerate(questions)]
         steered = [(q, self.method.steer(self.state, q, writes=self.condition == "replayed")) for q in queries]
         answers: list[str] = []
-        for _, alike in groupby(steered, key=lambda pair: replace(pair[1], messages=None, notes={})):
+        for _, alike in groupby(steered, key=lambda pair: pair[1].acts):
             batch = list(alike)
             prompts = [generation.prompt(self.backbone, s.messages or self.messages, q) for q, s in batch]
             found, _ = generation.answer(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.episodes import Episode, History, Message, Query
-from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+from harness.episodes import Episode, History, Query
+from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -48,7 +48,7 @@ class Settings(MethodConfig):
     )
 
 
-class DeltaMem(MemoryMethod):
+class DeltaMem(AdapterMethod):
     """A memory beside each self-attention module of a frozen backbone."""
 
     name = "delta_mem"
@@ -109,16 +109,22 @@ class DeltaMem(MemoryMethod):
         self.memory.commit(cache)
         return DeltaState(stacked(cache.states), len(ids) + (before.tokens if before else 0))
 
-    def feed(self, cache: Any, ids: list[int], owner: list[int], chunk: int | None = None) -> None:
-        """Run tokens through the steered backbone, in chunks (``write_chunk``), without vocabulary logits."""
+    def feed(self, cache: Any, ids: list[int], owner: list[int], chunk: int | None = None) -> Any:
+        """Run tokens through the steered backbone, in chunks (``write_chunk``), without vocabulary logits.
+
+        Returns:
+            Hidden states of the last chunk, [1, T, H]; None where there are no tokens.
+        """
         import torch
 
-        decoder, chunk = self.backbone.model.get_decoder(), chunk or self.config.write_chunk
+        decoder, chunk, hidden = self.backbone.model.get_decoder(), chunk or self.config.write_chunk, None
         with torch.no_grad(), self.backbone.active(self.name):
             for at in range(0, len(ids), chunk):
                 part = slice(at, at + chunk)
                 cache.announce(torch.tensor([owner[part]], device=self.backbone.device))
-                decoder(input_ids=torch.tensor([ids[part]], device=self.backbone.device), past_key_values=cache)
+                tokens = torch.tensor([ids[part]], device=self.backbone.device)
+                hidden = decoder(input_ids=tokens, past_key_values=cache).last_hidden_state
+        return hidden
 
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
         """Reads from ``state`` (without one, from zero); a trace replaces what is read, position by position."""
@@ -127,17 +133,10 @@ class DeltaMem(MemoryMethod):
         return Steering(adapter=self.name, past_key_values=Start(self.memory, state, writes))
 
     def trace(self, history: History, query: Query) -> MemoryState:
-        """The reads over another episode's whole prompt, streamed from a zero state."""
-        import torch
+        """The reads over another episode's prompt and greedy answer, streamed from a zero state."""
+        from methods.delta_mem._trace import trace
 
-        from methods.delta_mem._state import Trace
-
-        messages = (*history.messages, Message(query.text))
-        ids, owner = self.backbone.encode(messages, system=query.system, answer_next=True)
-        cache = self.memory.memory_cache()
-        cache.recorded = [[] for _ in cache.states]
-        self.feed(cache, ids, owner)
-        return Trace(torch.stack([torch.cat(parts, dim=1)[0] for parts in cache.recorded]))
+        return trace(self, history, query)
 
     def gates(self, probe: Sequence[Episode]) -> list[GateOutcome]:
         from methods.delta_mem._gates import run
@@ -146,12 +145,3 @@ class DeltaMem(MemoryMethod):
 
     def trainable_parameters(self) -> int:
         return sum(p.numel() for layer in self.memory.layers for p in layer.memory.parameters())
-
-    def save(self, directory: Path) -> None:
-        self.backbone.save_adapter(self.name, directory)
-
-    def load(self, directory: Path) -> None:
-        self.backbone.load_adapter(self.name, directory)
-
-    def close(self) -> None:
-        self.backbone.detach(self.name)

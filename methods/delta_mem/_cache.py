@@ -38,8 +38,8 @@ class MemoryCache(DynamicCache):
         states: One tensor a memory layer, [B, N, r, r]; it is never written in place.
         writes: Whether the tokens that are read are also written.
         keep_kv: False leaves keys and values out: for a single forward, such as a training pass.
-        replayed: One tensor a memory layer, [1, T', R]: reads of another stream, used instead of the state's own
-            at equal positions (the donor under ``replayed``); past its end it starts again from the beginning.
+        replayed: Reads of another stream over its prompt and over its answer, [layers, T', R] each, used instead of
+            the state's own at equal positions of each (the donor under ``replayed``); past an end they start again.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MemoryCache(DynamicCache):
         *,
         writes: bool,
         keep_kv: bool = True,
-        replayed: list[Tensor] | None = None,
+        replayed: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(config=config)
         self.states = list(states)
@@ -57,7 +57,8 @@ class MemoryCache(DynamicCache):
         self.keep_kv = keep_kv
         self.replayed = replayed
         self.seen = torch.zeros(states[0].shape[0], dtype=torch.long, device=states[0].device)
-        """[B], valid tokens fed so far."""
+        """[B], valid tokens fed so far, of the prompt or, once ``answering``, of the answer."""
+        self.answering = False
         self.pending: list[Segments | None] = [None] * len(states)
         self.message_ids: Tensor | None = None
         self.recorded: list[list[Tensor]] | None = None
@@ -70,6 +71,13 @@ class MemoryCache(DynamicCache):
         the call ends with :meth:`DeltaMemModel.commit` or with the first forward that is not announced.
         """
         self.message_ids = message_ids
+
+    def take(self) -> Tensor | None:
+        """The message ids announced for this forward; without any, the prompt is over and the answer is read."""
+        ids, self.message_ids = self.message_ids, None
+        if ids is None and not self.answering:
+            self.answering, self.seen = True, torch.zeros_like(self.seen)
+        return ids
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         if not self.keep_kv:

@@ -110,7 +110,7 @@ class DeltaMemory(nn.Module):
         if cache.recorded is not None:
             cache.recorded[layer].append(reads.detach())
         if cache.replayed is not None:
-            reads = _replay(cache.replayed[layer], cache.seen, call.mask)
+            reads = _replay(cache.replayed[cache.answering][layer], cache.seen, call.mask)
         return self._corrections(reads, x.dtype)
 
     def commit(self, cache: MemoryCache, layer: int) -> None:
@@ -226,13 +226,18 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     @property
+    def serves(self) -> bool:
+        """The active adapter has a memory at this layer."""
+        return self.active_adapters[0] in self.delta_mem_memory
+
+    @property
     def memory(self) -> DeltaMemory:
         """The active memory."""
         return self.delta_mem_memory[self.active_adapters[0]]
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = self.door.call
-        if self.disable_adapters or call is None:
+        if self.disable_adapters or call is None or not self.serves:
             return self.base_layer(hidden_states, *args, **kwargs)
         self._corrections = self.memory.attend(hidden_states, call, self.index)
         try:
@@ -267,6 +272,6 @@ def _masked(gates: tuple[Tensor, Tensor, Tensor], valid: Tensor) -> tuple[Tensor
 
 
 def _replay(reads: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
-    """Reads of another stream at the positions of these tokens, [B, T, R]."""
-    positions = (seen.unsqueeze(1) + mask.long().cumsum(1) - 1).clamp_min(0) % reads.shape[1]
-    return reads[0][positions] * mask.unsqueeze(-1)
+    """Reads [T', R] of another stream at the positions of these tokens, [B, T, R]."""
+    positions = (seen.unsqueeze(1) + mask.long().cumsum(1) - 1).clamp_min(0) % len(reads)
+    return reads[positions] * mask.unsqueeze(-1)

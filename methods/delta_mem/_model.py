@@ -95,7 +95,7 @@ class DeltaMemModel(BaseTuner):
                 f"the δ-mem state has {cache.states[0].shape[0]} rows but the batch has {mask.shape[0]}; "
                 "expand the state explicitly with batch_repeat_interleave"
             )
-        message_ids, cache.message_ids = cache.message_ids, None
+        message_ids = cache.take()
         if message_ids is None:
             self.commit(cache)
         self.door.call = Call(mask, cache, message_ids if self._writes_messages else None)
@@ -130,7 +130,7 @@ class DeltaMemModel(BaseTuner):
     def commit(self, cache: DynamicCache) -> None:
         """End a logical call: the messages announced since the last one are written, in order."""
         if isinstance(cache, MemoryCache):
-            for layer in self.layers:
+            for layer in filter(lambda layer: layer.serves, self.layers):
                 layer.memory.commit(cache, layer.index)
 
 

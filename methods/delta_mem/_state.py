@@ -52,24 +52,27 @@ class DeltaState(MemoryState):
 
 @dataclass(frozen=True, eq=False)
 class Trace(MemoryState):
-    """What a memory read at each position of some prompt: the donor under ``replayed``."""
+    """What a memory read at each position of some prompt and of its answer: the donor under ``replayed``."""
 
-    reads: Tensor
+    prompt: Tensor
     """[layers, T, R]"""
+    answer: Tensor
+    """[layers, A, R]"""
 
     def nbytes(self) -> int:
-        return self.reads.numel() * self.reads.element_size()
+        return sum(x.numel() * x.element_size() for x in (self.prompt, self.answer))
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "reads", "shape": list(self.reads.shape)}
+        return {"kind": "reads", "prompt": list(self.prompt.shape), "answer": list(self.answer.shape)}
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file({"reads": self.reads.contiguous()}, directory / "reads.safetensors")
+        tensors = {"prompt": self.prompt.contiguous(), "answer": self.answer.contiguous()}
+        save_file(tensors, directory / "reads.safetensors")
 
     @classmethod
     def load(cls, directory: Path) -> Trace:
-        return cls(load_file(directory / "reads.safetensors")["reads"])
+        return cls(**load_file(directory / "reads.safetensors"))
 
 
 def stacked(states: list[Tensor]) -> Tensor:
@@ -87,6 +90,6 @@ class Start:
 
     def __call__(self) -> Any:
         if isinstance(self.state, Trace):
-            return self.memory.memory_cache(writes=False, replayed=[reads.unsqueeze(0) for reads in self.state.reads])
+            return self.memory.memory_cache(writes=False, replayed=(self.state.prompt, self.state.answer))
         rows = self.state.rows() if isinstance(self.state, DeltaState) else None
         return self.memory.memory_cache(rows, writes=self.writes)

@@ -218,15 +218,12 @@ def test_every_setting_and_arm_is_told(row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_donor_under_replayed_replaces_every_read(row, make, episodes, request):
+def test_a_donor_under_replayed_replaces_every_read(row, make, episodes):
     method = make(row)
     if "donor" not in method.capabilities.arms.get("replayed", ()):
         with pytest.raises(HarnessError, match="no donor arm"):
             method.trace(episodes[0].history, Query("", "?"))
         return
-    if row == "delta_mem_ssw":
-        reason = "a prompt is one logical call, read with a zero state, so the trace of any donor is zero"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     query = Query("", episodes[0].questions[0].text)
     own, first, second = (
         steered(method, episodes[0], "replayed", query, method.steer(method.trace(e.history, query), query))[1]
