@@ -118,7 +118,7 @@ def _fit(work: _Work) -> dict[str, Any]:
     with work.method() as method:
         if method.capabilities.fits is None:
             raise HarnessError(f"row '{work.row}' learns nothing, so there is nothing to fit; evaluate it directly")
-        episodes, data = _training_episodes(work, method)
+        episodes, data = training_episodes(work.experiment, method)
         budget = work.experiment.budget
         fit = fits.obtain(method, method.backbone, episodes, budget, work.results, work.progress, retrain=work.retrain)
     facts = {**fit.facts(), "data": data, "budget": budget.model_dump(mode="json")}
@@ -126,11 +126,11 @@ def _fit(work: _Work) -> dict[str, Any]:
     return facts
 
 
-def _training_episodes(work: _Work, method: MemoryMethod) -> tuple[list[Episode], dict[str, Any]]:
+def training_episodes(experiment: Experiment, method: MemoryMethod) -> tuple[list[Episode], dict[str, Any]]:
     """Episodes whose questions are worded as the method is trained, and where they came from."""
-    spec = work.experiment.training
-    found = _task(work.experiment, spec.task)
-    data = found.load(work.experiment.data, "train", spec.settings, spec.episodes)
+    spec = experiment.training
+    found = _task(experiment, spec.task)
+    data = found.load(experiment.data, "train", spec.settings, spec.episodes)
     removed = method.capabilities.fits == "removed"
     episodes = [
         e.with_questions(replace(q, text=found.question(q, removed=removed)) for q in e.questions)
