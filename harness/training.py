@@ -100,27 +100,15 @@ class _Episodes(Dataset):
 
 
 class _Watch(TrainerCallback):
-    """Feeds the progress line and keeps the curve."""
+    """Feeds the progress line, from which its reader works out tokens a second and the time left."""
 
     def __init__(self, progress: Progress, trainer: EpisodeTrainer) -> None:
         self.progress, self.trainer = progress, trainer
-        self.start = time.monotonic()
-        self.first_step: int | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        done, seconds = state.global_step, time.monotonic() - self.start
-        self.first_step = done - 1 if self.first_step is None else self.first_step
-        left = seconds / max(1, done - self.first_step) * (state.max_steps - done)
-        self.progress.update(
-            "fit",
-            done,
-            state.max_steps,
-            loss=round(logs["loss"], 4),
-            tokens_per_second=round(self.trainer.tokens_fed / seconds),
-            seconds_left=round(left),
-        )
+        if logs and "loss" in logs:
+            loss, tokens = round(logs["loss"], 4), self.trainer.tokens_fed
+            self.progress.update("fit", state.global_step, state.max_steps, tokens=tokens, loss=loss)
 
 
 class EpisodeTrainer(Trainer):
