@@ -18,7 +18,9 @@ def told(step, *arguments):
 
 
 RUN = told(Pipeline, config)
-if not workflow.dryrun:
+if workflow.dryrun:
+    RUN.show_plan()
+else:
     RUN.forget()
 
 ON = (

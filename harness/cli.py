@@ -69,7 +69,7 @@ def plan(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006 - t
     estimates = planning.plan(experiment)
     _table(
         f"Plan of {experiment.name}",
-        ["job", "step", "cells", "tokens", "seconds", "GPU-hours", "MB on disk"],
+        ["job", "fit or cell", "cells", "tokens", "seconds", "GPU-hours", "MB on disk"],
         list(planning.lines(experiment, estimates)),
         numbers_from=2,
     )

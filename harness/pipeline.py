@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from harness import cluster, config
 from harness.episodes import digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import Job, cells, jobs
-from harness.plan import fingerprint, learns
+from harness.plan import fingerprint, learns, lines, plan
 
 KEYS = ("experiment", "methods", "set", "retrain")
 
@@ -103,6 +104,11 @@ class Pipeline:
     def _learned_here(self, fitted: Path) -> bool:
         address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
         return (self.results / "fits" / address[:16]).is_dir()
+
+    def show_plan(self) -> None:
+        """Print what each fit and cell is predicted to take, for a dry run."""
+        for line in lines(self.experiment, plan(self.experiment)):
+            print("\t".join(line), file=sys.stderr)
 
     def begin(self) -> None:
         """Lock the results and start the cluster, of which jobs learn through the environment.

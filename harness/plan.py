@@ -49,10 +49,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one step of one job is predicted to take."""
+    """What a fit or a cell is predicted to take."""
 
     job: Job
     step: str
+    """``fit``, or the cell's task, condition and arm."""
     cells: int
     tokens: int
     seconds: float
@@ -67,13 +68,13 @@ def learns(experiment: Experiment, job: Job) -> bool:
 
 
 def plan(experiment: Experiment) -> list[Estimate]:
-    """The cost of every fit and evaluation, in the order of the file."""
+    """The cost of every fit and of every cell, in the order of the file."""
     sizes = {spec.task: size(experiment, spec) for spec in experiment.tasks}
     found = []
     for job in jobs(experiment):
         if learns(experiment, job):
             found.append(_fit(experiment, job))
-        found.append(_evaluation(experiment, job, sizes))
+        found += _cells(experiment, job, sizes)
     return found
 
 
@@ -116,25 +117,26 @@ def _fit(experiment: Experiment, job: Job) -> Estimate:
     return Estimate(job, "fit", 0, tokens, seconds, _gpu_hours(experiment, seconds), disk)
 
 
-def _evaluation(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Estimate:
+def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator[Estimate]:
+    """One estimate a cell; a history is written in the first of its task's cells that reads from a state."""
     count = parameters(experiment.backbones[job.backbone])
     width = 4 if experiment.run.dtype == "float32" else 2
     row = row_of(experiment, job)
-    keeps_state = resolve(row.method, row.with_)[0].capabilities.family == "online_state"
-    mine = cells(experiment, job)
-    read, steps = 0, 0
-    for spec in experiment.tasks:
-        asked = sizes[spec.task]
-        read += keeps_state * asked.histories * asked.tokens
-        for cell in mine:
-            if cell.task == spec.task:
-                draws = experiment.donors if cell.arm == "donor" else 1
-                read += draws * _prompt_tokens(cell, asked)
-                batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
-                steps += draws * batches * (spec.max_new_tokens or task(spec.task).max_new_tokens) // 2
-    seconds = read * 2 * count / _speed(experiment, OPERATIONS) + steps * count * width / _speed(experiment, BYTES)
-    disk = SAMPLE_BYTES * sum(sizes[c.task].questions * (experiment.donors if c.arm == "donor" else 1) for c in mine)
-    return Estimate(job, "evaluate", len(mine), read, seconds, _gpu_hours(experiment, seconds), disk)
+    unwritten = set(sizes) if resolve(row.method, row.with_)[0].capabilities.family == "online_state" else set()
+    for cell in cells(experiment, job):
+        spec, asked = next(t for t in experiment.tasks if t.task == cell.task), sizes[cell.task]
+        draws = experiment.donors if cell.arm == "donor" else 1
+        tokens = draws * _prompt_tokens(cell, asked)
+        if cell.condition == "removed" and cell.task in unwritten:
+            unwritten.remove(cell.task)
+            tokens += asked.histories * asked.tokens
+        batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
+        steps = draws * batches * (spec.max_new_tokens or task(spec.task).max_new_tokens) // 2
+        reading = tokens * 2 * count / _speed(experiment, OPERATIONS)
+        seconds = reading + steps * count * width / _speed(experiment, BYTES)
+        disk = SAMPLE_BYTES * draws * asked.questions
+        name = f"{cell.task}/{cell.condition}/{cell.arm}"
+        yield Estimate(job, name, 1, tokens, seconds, _gpu_hours(experiment, seconds), disk)
 
 
 def _prompt_tokens(cell: Cell, asked: Size) -> int:
