@@ -5,7 +5,7 @@
 import sys
 
 from harness.errors import HarnessError
-from harness.pipeline import Pipeline
+from harness.pipeline import Pipeline, dry
 
 
 def told(step, *arguments):
@@ -18,7 +18,7 @@ def told(step, *arguments):
 
 
 RUN = told(Pipeline, config)
-if workflow.dryrun:
+if dry(sys.argv):
     RUN.show_plan()
 else:
     RUN.forget()

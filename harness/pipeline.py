@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -132,6 +133,11 @@ class Pipeline:
             del os.environ[cluster.ADDRESS]
             self._address = None
         self._lock.release()
+
+
+def dry(words: Iterable[str]) -> bool:
+    """Whether a command line asks Snakemake for a dry run, which a Snakefile cannot learn from Snakemake itself."""
+    return any(re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run", word) for word in words)
 
 
 def _many(value: Any) -> Iterable[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.experiment import cells, jobs
-from harness.pipeline import Pipeline
+from harness.pipeline import Pipeline, dry
 
 INLINE = {"experiment": "smoke", "set": "run.executor=inline"}
 
@@ -68,3 +68,22 @@ def test_a_second_pipeline_on_one_folder_is_refused(tmp_path):
     first.end()
     second.begin()
     second.end()
+
+
+@pytest.mark.parametrize("words", [["-n"], ["--dry-run"], ["--dryrun"], ["-np"], ["tables/main.tex", "-qn"]])
+def test_a_dry_run_is_known_by_its_words(words):
+    assert dry(["snakemake", *words])
+
+
+@pytest.mark.parametrize("words", [["--cores", "all"], ["--config", "experiment=one-n"], ["-j1"], ["--nolock"]])
+def test_a_real_run_is_no_dry_one(words):
+    assert not dry(["snakemake", *words])
+
+
+def test_the_plan_names_every_cell(capsys):
+    run = Pipeline(INLINE)
+    run.show_plan()
+    told = capsys.readouterr().err
+    assert all(
+        f"{c.task}/{c.condition}/{c.arm}" in told for job in jobs(run.experiment) for c in cells(run.experiment, job)
+    )
