@@ -8,7 +8,7 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from harness import lm
-from harness.episodes import History
+from harness.episodes import History, Query
 from harness.errors import HarnessError
 from harness.journal import Journal
 from harness.registry import resolve
@@ -109,6 +109,7 @@ def test_a_plain_lm_eval_model_sees_the_history_as_text(episodes):
     assert len(shown.docs) == sum(len(e.questions) for e in episodes)
 
 
-def test_an_empty_history_is_refused(make):
-    with pytest.raises(HarnessError, match="empty history"):
-        make("bm25_rag").write(History(()))
+def test_nothing_is_retrieved_from_an_empty_history(make):
+    method = make("bm25_rag")
+    assert method.write(History(())) is None
+    assert method.steer(None, Query("", "anything?")).messages == ()
