@@ -6,6 +6,7 @@ Chat template, padding and end-of-sequence are handled here, once.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib.util
 import json
@@ -149,7 +150,9 @@ class Backbone:
         }
         directory.mkdir(parents=True, exist_ok=True)
         save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-        adapter.peft_config[adapter.active_adapter].save_pretrained(str(directory))
+        config = copy.copy(adapter.peft_config[adapter.active_adapter])
+        config.base_model_name_or_path = self.spec.name  # not the folder where this machine keeps it
+        config.save_pretrained(str(directory))
         self.load_adapter(name, directory)
 
     def load_adapter(self, name: str, directory: Path) -> None:

@@ -42,6 +42,11 @@ class BackboneSpec(_Model):
             raise ValueError(f"name exactly one of hub, folder, gguf, random (given: {', '.join(given) or 'none'})")
         return self
 
+    @property
+    def name(self) -> str:
+        """The one source that is given."""
+        return self.hub or self.folder or self.gguf or self.random or ""
+
 
 class RowSpec(_Model):
     """A row of the table: a method, or a preset of one, with settings."""
