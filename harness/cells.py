@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import nltk.stem.porter  # noqa: F401 - imported once a worker, not in the first cell that scores with it
 import pandas as pd
+import pyarrow.parquet  # noqa: F401 - as above
 import torch
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
@@ -46,6 +48,11 @@ class JobContext:
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
         return self.method.backbone.describe()
+
+    @cached_property
+    def code(self) -> tuple[str, bool]:
+        """Commit, and whether there were uncommitted changes; asked of git once a job."""
+        return provenance.code()
 
 
 @dataclass
@@ -220,7 +227,6 @@ def _record(plan: Plan, samples: pd.DataFrame, found: dict[str, Any]) -> records
         plan.questions,
     )
     lost = [float(e.notes.get("lost_share", 0.0)) for e in material.episodes]
-    commit, _ = provenance.code()
     return records.Record(
         experiment=cell.job.experiment,
         backbone=cell.job.backbone,
@@ -247,7 +253,7 @@ def _record(plan: Plan, samples: pd.DataFrame, found: dict[str, Any]) -> records
         higher_is_better=found.get("higher_is_better", {}),
         n_samples={cell.task: {"original": len(samples), "effective": len(samples)}},
         date=time.time(),
-        git_hash=commit,
+        git_hash=job.code[0],
     )
 
 
@@ -296,7 +302,7 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
 
 def _provenance(plan: Plan) -> records.Provenance:
     job, backbone = plan.job, plan.job.method.backbone
-    commit, dirty = provenance.code()
+    commit, dirty = job.code
     config = job.experiment.model_dump(mode="json", by_alias=True)
     return records.Provenance(
         config=config,

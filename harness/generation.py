@@ -22,6 +22,9 @@ from harness.episodes import Message, Query
 from harness.errors import HarnessError
 from harness.method import Steering
 
+WORTH_SHARING = 64
+"""Tokens that a common beginning must save: a forward of its own reads all weights once, however short it is."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -96,7 +99,9 @@ def answer(
         stack.enter_context(backbone.active(steering.adapter))
         if steering.hooks is not None:
             stack.enter_context(steering.hooks(backbone.model))
-        shared = common_prefix(prompts) if len(prompts) > 1 else 0
+        shared = common_prefix(prompts)
+        if shared * (len(prompts) - 1) < WORTH_SHARING:
+            shared = 0
         start = _start(backbone, prompts[0], shared, steering, seconds)
         for at in range(0, len(prompts), batch_size):
             batch = prompts[at : at + batch_size]
