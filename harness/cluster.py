@@ -40,6 +40,8 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on loopback
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few where both cores are busy
+    "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
 MAX_REQUEST = 2**26
 """Bytes of one request: an experiment as JSON."""
