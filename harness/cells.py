@@ -23,7 +23,7 @@ from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
 from harness.journal import Journal
-from harness.lm import SHOWN, EpisodeTask, Memories, MemoryLM
+from harness.lm import EpisodeTask, Memories, MemoryLM
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
@@ -130,7 +130,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     material, method = plan.material, plan.job.method
     memories = material.memories = material.memories or Memories(method)
     wrote, tokens = memories.write_seconds, memories.tokens_written
-    removed = plan.cell.condition not in SHOWN and plan.cell.condition != "own_text"
+    removed = plan.cell.condition == "removed"
     asked = EpisodeTask(
         material.task, material.episodes, removed=removed, max_new_tokens=material.cap, draws=plan.draws
     )
