@@ -234,7 +234,7 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
 def prepare(spec: BackboneSpec) -> str:
     """Make a backbone ready to be opened quickly: convert a packaged GGUF, check what was converted before."""
     if spec.random:
-        _shape(spec.random)
+        shape(spec.random)
         return spec.random
     return locate(spec, check=True)[0]
 
@@ -346,7 +346,12 @@ def _convert(file: Path, target: Path) -> None:
 # --- random weights ---
 
 
-def _shape(name: str) -> dict[str, Any]:
+def shape(name: str) -> dict[str, Any]:
+    """The configuration that a file under ``harness/shapes`` holds.
+
+    Raises:
+        HarnessError: there is none of that name.
+    """
     known = {p.stem: p for p in SHAPES.glob("*.json")}
     if name not in known:
         raise HarnessError(f"unknown shape '{name}'; {nearest(name, known)}")
@@ -355,13 +360,13 @@ def _shape(name: str) -> dict[str, Any]:
 
 def _random(name: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
     """A model of a named shape with seeded random weights, and a byte tokenizer that needs no download."""
-    shape = _shape(name)
-    seed = shape.pop("seed", 0)
-    config = AutoConfig.for_model(**shape)
+    facts = shape(name)
+    seed = facts.pop("seed", 0)
+    config = AutoConfig.for_model(**facts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, **options)
-    return model, byte_tokenizer(), digest([name, shape, seed])
+    return model, byte_tokenizer(), digest([name, facts, seed])
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

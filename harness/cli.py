@@ -152,10 +152,19 @@ def figures(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods: family, conditions with their arms, and what each is."""
+def methods(
+    backbone: Annotated[
+        str, typer.Option(help="Count on this (else qwen3-4b): a shape, a local folder, or EXPERIMENT/BACKBONE.")
+    ] = "",
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Print trainable parameters, counted without weights.")
+    ] = False,
+) -> None:
+    """List the methods: family, conditions with their arms, and what each is; or what each trains on a backbone."""
     from harness.registry import methods as known
 
+    if parameters or backbone:
+        return _parameters(backbone or "qwen3-4b")
     rows = []
     for name, cls in known().items():
         served = "; ".join(f"{c}: {' '.join(arms)}" for c, arms in cls.capabilities.arms.items())
@@ -220,6 +229,15 @@ def cache_clear() -> None:
     from harness import cache
 
     typer.echo(f"{cache.clear() / 1e6:,.1f} MB freed in {cache.folder()}")
+
+
+def _parameters(name: str) -> None:
+    from harness import parameters
+
+    outline = parameters.outline(parameters.named(name))
+    rows = [[name, f"{parameters.size(outline):,}", "100%"]]
+    rows += [[c.row, f"{c.trainable:,}", f"{100 * c.share:.4f}%"] for c in parameters.counts(outline)]
+    _table(f"Trainable parameters on {name}", ["name", "parameters", "of the backbone"], rows, numbers_from=1)
 
 
 def _load(name: str, changes: list[str]) -> Experiment:

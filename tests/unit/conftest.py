@@ -56,27 +56,3 @@ def episodes() -> tuple[Episode, ...]:
     from harness.tasks import task
 
     return task("write_clear_read").load(DataSpec(source="generated"), "test", {}, 6).episodes
-
-
-@pytest.fixture(scope="session")
-def qwen3_4b() -> Callable[[], Any]:
-    """Makes Qwen3-4B's shape without its weights, to count parameters."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    def make() -> Any:
-        config = AutoConfig.for_model(
-            "qwen3",
-            hidden_size=2560,
-            intermediate_size=9728,
-            num_hidden_layers=36,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            head_dim=128,
-            vocab_size=151_936,
-            tie_word_embeddings=True,
-        )
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config).requires_grad_(False)
-
-    return make

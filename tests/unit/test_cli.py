@@ -35,6 +35,12 @@ def test_methods_and_tasks_are_listed():
     assert "write_clear_read\tfact\tacc\t" in call("tasks").output
 
 
+def test_methods_counts_what_each_trains():
+    lines = call("methods", "--backbone", "smoke/tiny_llama", "--parameters").output.splitlines()
+    assert lines[:2] == ["name\tparameters\tof the backbone", "smoke/tiny_llama\t90,624\t100%"]
+    assert "lora\t7,168\t7.9096%" in lines
+
+
 def test_validate_counts_jobs_and_cells():
     assert call("validate", "smoke").output == "smoke: 4 jobs, 13 cells\n"
 
@@ -47,6 +53,7 @@ def test_validate_counts_jobs_and_cells():
         (["fit", "smoke", "--backbone", "tiny_lama", "--row", "lora"], "did you mean 'tiny_llama'?"),
         (["fit", "smoke", "--backbone", "tiny_llama", "--row", "lorra"], "did you mean 'lora'?"),
         (["evaluate", "smoke", "--backbone", "tiny_llama", "--row", "lora", "--seed", "7"], "known: 42"),
+        (["methods", "--backbone", "qwen3-4", "--parameters"], "did you mean 'qwen3-4b'?"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(words, said, tmp_path, monkeypatch):
