@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import overhead as overheads
+from benchmarks import jobs as job_seconds
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
 from benchmarks import twenty_questions as asking
@@ -21,6 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print {name: {value, goal, m
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of a file in config/.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results; results/reference holds the published ones.")]
 REFERENCE = Path("results/reference")
+ROWS = ["delta_mem_tsw", "delta_mem_msw", "delta_mem_ssw"]
+WAYS = ["write", "decode", "training_step", "memory"]
 
 
 @app.command()
@@ -30,9 +32,30 @@ def recall(name: Name = "embedded", results: Results = REFERENCE, json: Json = F
 
 
 @app.command()
-def overhead(name: Name = "embedded", results: Results = Path("results"), json: Json = False) -> None:
+def jobs(name: Name = "embedded", results: Results = Path("results"), json: Json = False) -> None:
     """Seconds of each job and cell over its model time, from an experiment's records."""
-    _print(overheads.measure(name, results), f"Seconds beside the model: {name}", json)
+    _print(job_seconds.measure(name, results), f"Seconds beside the model: {name}", json)
+
+
+@app.command()
+def overhead(
+    backbone: Annotated[
+        str, typer.Option(help="Folder, hub id, package with a GGUF, or random:SHAPE.")
+    ] = "random:small-qwen3",
+    rows: Annotated[list[str], typer.Option("--row", help="Preset of δ-mem. Repeatable.")] = ROWS,
+    ways: Annotated[list[str], typer.Option("--way", help="Of those of the default. Repeatable.")] = WAYS,
+    write: Annotated[int, typer.Option(help="Tokens written.", min=1)] = 8192,
+    prompt: Annotated[int, typer.Option(help="Tokens before decoding.", min=1)] = 512,
+    decode: Annotated[int, typer.Option(help="Tokens decoded.", min=1)] = 128,
+    repeats: Annotated[int, typer.Option(help="Measurements of each; their median counts.", min=1)] = 5,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    json: Json = False,
+) -> None:
+    """What δ-mem costs beside the bare backbone: write, decode, training step, memory."""
+    from benchmarks import overhead as overheads
+
+    sizes = overheads.Sizes(write=write, prompt=prompt, decode=decode, repeats=repeats)
+    _print(overheads.measure(backbone, rows, sizes, ways, dtype), f"δ-mem beside bare {backbone}", json)
 
 
 @app.command()

@@ -1,46 +1,244 @@
-"""What the harness costs beside the model, from what the jobs of an experiment left behind."""
+"""What δ-mem costs beside the bare backbone: writing, decoding, a training step, memory.
+
+Both do the same forwards over the same random tokens, in turn, in one process; a value is a ratio of medians: of CPU
+seconds of one thread, on CUDA of wall-clock seconds between synchronisations. Parameters are as they start.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
 
 from benchmarks._measured import Measured
+from harness import Session, training
+from harness.errors import HarnessError, nearest
+from harness.experiment import RunSpec
 
-JOB_GOAL, CELL_GOAL = 5.0, 0.3
-"""Seconds over its model time that a job, and a cell in it, may cost."""
+GOALS = {
+    "cpu": {"decode": 0.85, "training_step": 1.3, "memory": 1.10},
+    "cuda": {"decode": 0.90, "training_step": 1.3, "memory": 1.02},
+}
+WRITE_GOALS = {"delta_mem_tsw": 1.10, "delta_mem_msw": 1.20, "delta_mem_ssw": 1.05}
+PREFILL_GOAL = 1.06
+"""Of writing on CUDA, every variant."""
+MESSAGE = 64
+"""Tokens of a message, for SSW."""
 
 
-def measure(name: str, results: Path) -> list[Measured]:
-    """The dearest job's and cell's seconds beside the model, over all jobs that answered something.
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens of each measurement, and how often it is repeated."""
 
-    A job's are those of its evaluation without reading and answering, and without the gates, whose seconds are the
-    model's too and stand apart; its cells' own are among them, the rest opens the backbone and reads the data.
+    write: int = 8192
+    prompt: int = 512
+    decode: int = 128
+    training: tuple[int, int] = (2048, 128)
+    """Of the history and of the question with its answer."""
+    repeats: int = 5
+
+
+@dataclass
+class Side:
+    """A backbone, bare or with a memory, and how to make its cache."""
+
+    session: Session
+
+    def __post_init__(self) -> None:
+        self.backbone = self.session.backbone
+        self.memory = getattr(self.session.method, "memory", None)
+        self.name = self.session.method.name if self.memory else None
+
+    def cache(self, **options: Any) -> Any:
+        return self.memory.memory_cache(**options) if self.memory else DynamicCache(config=self.backbone.model.config)
+
+    def feed(self, ids: Tensor, cache: Any, owner: Tensor | None) -> Tensor:
+        """Hidden states of one forward, [1, T, H]."""
+        if self.memory and owner is not None:
+            cache.announce(owner)
+        return self.backbone.model.get_decoder()(input_ids=ids, past_key_values=cache).last_hidden_state
+
+
+def measure(
+    backbone: str, rows: Sequence[str], sizes: Sizes, ways: Sequence[str], dtype: str = "float32"
+) -> list[Measured]:
+    """δ-mem over bare, for each row (a preset of δ-mem) and each of ``ways``.
+
+    Args:
+        backbone: As in :meth:`harness.session.Session.open`.
+        ways: Of ``write``, ``decode`` (throughput), ``training_step``, ``memory``.
 
     Raises:
-        HarnessError: no job of the experiment has answered anything there.
+        HarnessError: a way is unknown.
     """
-    from harness.config import load
-    from harness.errors import HarnessError
-    from harness.experiment import cells, jobs
-    from harness.records import load as record
+    unknown = next((way for way in ways if way not in WAYS), None)
+    if unknown:
+        raise HarnessError(f"unknown way '{unknown}'; {nearest(unknown, WAYS)}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run = RunSpec.model_validate({"dtype": dtype})
+        bare = Side(Session.open(backbone, "frozen", run=run))
+        return [m for row in rows for m in _row(bare, Side(Session.open(backbone, row, run=run)), row, sizes, ways)]
+    finally:
+        torch.set_num_threads(threads)
 
-    experiment = load(name)
+
+def _row(bare: Side, steered: Side, row: str, sizes: Sizes, ways: Sequence[str]) -> list[Measured]:
+    cuda = bare.backbone.device.type == "cuda"
+    goals = {**GOALS["cuda" if cuda else "cpu"], "write": PREFILL_GOAL if cuda else WRITE_GOALS[row]}
     found = []
-    for job in jobs(experiment):
-        mark = results / job.path / "evaluated.json"
-        facts = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {"answered": 0}
-        if not facts["answered"]:
-            continue
-        over = [record(results / c.path / "record.json").costs.overhead_seconds for c in cells(experiment, job)]
-        beside = facts["seconds"] - facts["model_seconds"] - facts["gates_seconds"]
-        label = f"{job.backbone}.{job.row}.seed{job.seed}"
+    for way in ways:
+        values = ([], [])  # type: tuple[list[float], list[float]]
+        for repeat in range(sizes.repeats + 1):
+            for side, kept in zip((bare, steered), values, strict=True):
+                with side.backbone.active(side.name):
+                    value = WAYS[way](side, sizes)
+                if repeat:  # the first forward of a process is slower
+                    kept.append(value)
+        without, with_memory = map(statistics.median, values)
+        unit = UNITS[way]
+        goal = {"at_least": goals[way]} if way == "decode" else {"at_most": goals[way]}
         found += [
-            Measured(f"{label}.job", beside, "s", at_most=JOB_GOAL),
-            Measured(f"{label}.opening", facts["opening_seconds"], "s"),
-            Measured(f"{label}.gates", facts["gates_seconds"], "s"),
-            Measured(f"{label}.dearest_cell", max(over), "s", at_most=CELL_GOAL),
+            Measured(f"{row}.{way}.bare", without, unit),
+            Measured(f"{row}.{way}.delta_mem", with_memory, unit),
+            Measured(f"{row}.{way}.ratio", with_memory / without, **goal),
         ]
-    if not found:
-        raise HarnessError(f"no job of '{name}' has answered anything under {results}; run the experiment first")
     return found
+
+
+# --- what is measured ---
+
+
+@torch.no_grad()
+def write(side: Side, sizes: Sizes) -> float:
+    """Seconds of one logical write, fed in the method's chunks on a KV cache."""
+    ids, owner, cache = _tokens(side, sizes.write), _messages(side, sizes.write), side.cache()
+    with _clock(side) as seconds:
+        for part in range(0, sizes.write, CHUNK):
+            side.feed(ids[:, part : part + CHUNK], cache, owner[:, part : part + CHUNK])
+        if side.memory:
+            side.memory.commit(cache)
+    return seconds[0]
+
+
+@torch.no_grad()
+def decode(side: Side, sizes: Sizes) -> float:
+    """Tokens a second of greedy steps after a prompt; every token is written as well."""
+    cache, head = side.cache(), side.backbone.model.get_output_embeddings()
+    hidden = side.feed(_tokens(side, sizes.prompt), cache, _messages(side, sizes.prompt))
+    with _clock(side) as seconds:
+        for _ in range(sizes.decode):
+            hidden = side.feed(head(hidden[:, -1:]).argmax(-1), cache, None)
+    return sizes.decode / seconds[0]
+
+
+def training_step(side: Side, sizes: Sizes) -> float:
+    """Seconds forward and backward over a history and one question: to δ-mem's parameters, or to bare embeddings."""
+    written, read = sizes.training
+    ids, asked = _tokens(side, written), _tokens(side, read)
+    mask, labels = torch.ones_like(asked), asked.masked_fill(torch.arange(read, device=asked.device) < read // 2, -100)
+    reads = training.Reads(asked, mask, labels)
+    with _clock(side) as seconds:
+        loss = _steered_loss(side, ids, reads) if side.memory else _bare_loss(side, ids, reads)
+        loss.backward()
+    for parameter in side.backbone.model.parameters():
+        parameter.grad = None
+    return seconds[0]
+
+
+def _steered_loss(side: Side, ids: Tensor, reads: training.Reads) -> Tensor:
+    from methods.delta_mem import _fit
+
+    method = side.session.method
+    batch = _fit.Batch(ids, torch.ones_like(ids), _messages(side, ids.shape[1]), torch.ones(1, dtype=torch.long), reads)
+    return _fit.loss(method, batch)[0]
+
+
+def _bare_loss(side: Side, ids: Tensor, reads: training.Reads) -> Tensor:
+    """The same tokens through the bare backbone, with a gradient that reaches every layer of both passes."""
+    model = side.backbone.model
+    embedded = [model.get_input_embeddings()(x).requires_grad_() for x in (ids, reads.ids)]
+    written, read = (model.get_decoder()(inputs_embeds=x, use_cache=False).last_hidden_state for x in embedded)
+    target = reads.labels[:, 1:]
+    logits = model.get_output_embeddings()(read[:, :-1][target != -100])
+    return torch.nn.functional.cross_entropy(logits, target[target != -100]) + written.square().mean()
+
+
+@torch.no_grad()
+def memory(side: Side, sizes: Sizes) -> float:
+    """Peak bytes of the write pass above those at its start, in MB."""
+    gc.collect()
+    with _peak(side) as megabytes:
+        write(side, sizes)
+    return max(megabytes[0], PAGE)
+
+
+WAYS: dict[str, Callable[[Side, Sizes], float]] = {
+    "write": write,
+    "decode": decode,
+    "training_step": training_step,
+    "memory": memory,
+}
+UNITS = {"write": "s", "decode": "tokens/s", "training_step": "s", "memory": "MB"}
+PAGE = 4096 / 1e6
+"""MB; less is not measured."""
+CHUNK = 2048
+"""Tokens a forward of a write: the default of δ-mem's ``write_chunk``."""
+
+
+def _tokens(side: Side, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    ids = torch.randint(side.backbone.model.config.vocab_size - 4, (1, count), generator=generator)
+    return ids.to(side.backbone.device)
+
+
+def _messages(side: Side, count: int) -> Tensor:
+    return (torch.arange(count, device=side.backbone.device) // MESSAGE).unsqueeze(0)
+
+
+@contextlib.contextmanager
+def _clock(side: Side) -> Any:
+    """Seconds of the block, in a list of one once it is left."""
+    seconds: list[float] = []
+    if side.backbone.device.type == "cuda":
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        yield seconds
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    else:
+        start = time.process_time()
+        yield seconds
+        seconds.append(time.process_time() - start)
+
+
+@contextlib.contextmanager
+def _peak(side: Side) -> Any:
+    """Peak megabytes above the start of the block, in a list of one once it is left."""
+    megabytes: list[float] = []
+    if side.backbone.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield megabytes
+        megabytes.append((torch.cuda.max_memory_allocated() - before) / 1e6)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak that Linux keeps of a process
+        before = _resident("VmRSS")
+        yield megabytes
+        megabytes.append(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> float:
+    """A size from /proc/self/status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1e3

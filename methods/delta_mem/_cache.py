@@ -37,6 +37,7 @@ class MemoryCache(DynamicCache):
         config: The backbone's configuration.
         states: One tensor a memory layer, [B, N, r, r]; it is never written in place.
         writes: Whether the tokens that are read are also written.
+        generated: Whether, where tokens are written, the answer's are too (as in the release's evaluation).
         keep_kv: False leaves keys and values out: for a single forward, such as a training pass.
         replayed: Reads of another stream over its prompt and over its answer, [layers, T', R] each, used instead of
             the state's own at equal positions of each (the donor under ``replayed``); past an end they start again.
@@ -48,36 +49,76 @@ class MemoryCache(DynamicCache):
         states: list[Tensor],
         *,
         writes: bool,
+        generated: bool = True,
         keep_kv: bool = True,
         replayed: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(config=config)
         self.states = list(states)
-        self.writes = writes
+        self.prompt_writes, self.answer_writes = writes, writes and generated
         self.keep_kv = keep_kv
         self.replayed = replayed
         self.seen = torch.zeros(states[0].shape[0], dtype=torch.long, device=states[0].device)
         """[B], valid tokens fed so far, of the prompt or, once ``answering``, of the answer."""
-        self.answering = False
+        self.started = self.answering = False
         self.pending: list[Segments | None] = [None] * len(states)
-        self.message_ids: Tensor | None = None
+        self.segments: Tensor | None = None
+        self.prepared: list[Any] = [None] * len(states)
+        """Each memory's weights as its forwards want them."""
         self.recorded: list[list[Tensor]] | None = None
         """Where reads are kept when asked for: a list a layer of [B, T, R]."""
+        self.gates: list[Tensor] | None = None
+        """Where mean write gates are kept when asked for: one number a layer and forward."""
 
-    def announce(self, message_ids: Tensor | None) -> None:
-        """Say which message each token of the next forward belongs to, [B, T], -1 for none.
+    # --- what the memories ask ---
 
-        Announced forwards are parts of one logical call, in which every token reads the state from before it;
-        the call ends with :meth:`DeltaMemModel.commit` or with the first forward that is not announced.
+    @property
+    def writes(self) -> bool:
+        """Whether the tokens of this forward are written."""
+        return self.answer_writes if self.answering else self.prompt_writes
+
+    def state(self, layer: int) -> Tensor:
+        """S [B, N, r, r] to compute with, at least fp32, however it is stored."""
+        stored = self.states[layer]
+        return stored.to(torch.promote_types(stored.dtype, torch.float32))
+
+    def keep(self, layer: int, state: Tensor) -> None:
+        """Store S in the precision that it is stored in."""
+        self.states[layer] = state.to(self.states[layer].dtype)
+
+    def heard(self, layer: int, reads: Tensor, mask: Tensor | None) -> Tensor:
+        """What a layer's tokens are to hear [B, T, R], given what they read."""
+        if self.recorded is not None:
+            self.recorded[layer].append(reads.detach())
+        if self.replayed is None:
+            return reads
+        other = self.replayed[self.answering][layer]
+        real = torch.ones(reads.shape[:2], dtype=torch.bool, device=reads.device) if mask is None else mask
+        positions = (self.seen.unsqueeze(1) + real.long().cumsum(1) - 1).clamp_min(0) % len(other)
+        return other[positions] * real.unsqueeze(-1)
+
+    # --- the forwards of a call ---
+
+    def announce(self, segments: Tensor | None) -> None:
+        """Say which segment (message or sentence) each token of the next forward belongs to, [B, T], -1 for none.
+
+        Announced forwards are parts of one logical call, in which every token reads the state from before it, where
+        segments are written; the call ends with :meth:`DeltaMemModel.commit` or with the first forward that is not
+        announced. That forward, unless it is the cache's first, is the answer's.
         """
-        self.message_ids = message_ids
+        self.segments = segments
 
-    def take(self) -> Tensor | None:
-        """The message ids announced for this forward; without any, the prompt is over and the answer is read."""
-        ids, self.message_ids = self.message_ids, None
-        if ids is None and not self.answering:
+    def enter(self) -> Tensor | None:
+        """Begin a forward: the segments announced for it, None where there are none."""
+        segments, self.segments = self.segments, None
+        if segments is None and self.started and not self.answering:
             self.answering, self.seen = True, torch.zeros_like(self.seen)
-        return ids
+        self.started = True
+        return segments
+
+    def leave(self, mask: Tensor | None, tokens: int) -> None:
+        """End a forward of so many tokens a row."""
+        self.seen = self.seen + (tokens if mask is None else mask.sum(1))
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         if not self.keep_kv:

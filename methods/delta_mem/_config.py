@@ -19,7 +19,7 @@ class DeltaMemConfig(PeftConfig):
     r: int = field(default=8, metadata={"help": "Rank: a state is r x r."})
     alpha: float = field(default=16.0, metadata={"help": "Corrections are scaled by alpha / r."})
     num_state_heads: int = field(default=1, metadata={"help": "N, independent states a layer."})
-    memory_write_granularity: str = field(default="token", metadata={"help": "token or message_mean."})
+    memory_write_granularity: str = field(default="token", metadata={"help": "token, message_mean or sentence_mean."})
     delta_heads: list[str] = field(default_factory=lambda: ["q", "o"], metadata={"help": "Projections corrected."})
     target_modules: list[str] = field(default_factory=lambda: ["self_attn"], metadata={"help": "Attribute names."})
     layers_to_transform: list[int] | None = field(default=None, metadata={"help": "Layer indices; None is all."})
@@ -39,13 +39,15 @@ class DeltaMemConfig(PeftConfig):
     delta_scale_init: float = field(default=1.0, metadata={"help": "Its value at start; below the maximum."})
     delta_scale_max: float = field(default=2.0, metadata={"help": "Its upper bound."})
     delta_scale_granularity: str = field(default="layer", metadata={"help": "layer or head."})
+    state_dtype: str = field(default="float32", metadata={"help": "How S is stored between calls."})
     seed: int = field(default=42, metadata={"help": "Seed of the initial parameters."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = DELTA_MEM
         choices = {
-            "memory_write_granularity": ("token", "message_mean"),
+            "memory_write_granularity": ("token", "message_mean", "sentence_mean"),
+            "state_dtype": ("float32", "bfloat16"),
             "state_update_mode": ("standard", "lambda_outside", "no_lambda"),
             "output_init": ("zero", "random", "base_slice", "base_slice_fixed"),
             "delta_scale_granularity": ("layer", "head"),

@@ -22,11 +22,38 @@ HEADS = ("q", "k", "v", "o")
 class Call:
     """One forward of the backbone, as all its memories see it."""
 
-    mask: Tensor
-    """[B, T] bool: which tokens are real."""
+    mask: Tensor | None
+    """[B, T] bool: which tokens are real; None where all are."""
     cache: MemoryCache
-    message_ids: Tensor | None
-    """[B, T], the message of each token, -1 for none; None writes token by token."""
+    members: Tensor | None
+    """[B, T, M], 1 where a token belongs to a segment (a message or a sentence); None writes token by token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A memory's weights in the form in which forwards want them, in the dtype of the hidden states."""
+
+    memory: DeltaMemory
+    packed: Tensor
+    """[P, H]: the rows of q, k, v, β and, uncoupled, λ, so that one product gives all of them."""
+    heads: dict[str, Tensor]
+    """[out, R] a head: W_Δ times everything that scales it."""
+
+    def __deepcopy__(self, memo: Any) -> Prepared:
+        return self  # a cache is copied for its rows; the weights stay one
+
+    def correct(self, head: str, output: Tensor, reads: Tensor) -> Tensor:
+        """The output of a head's projection, [B, T, out], corrected by reads [B, T, R]; without gradient, in place."""
+        config = self.memory.config
+        if head not in self.heads:
+            return output
+        if head == "o" and config.delta_o_rmsnorm:
+            delta, gain = F.linear(reads, self.heads[head].to(reads.dtype)), self.memory.delta_o_rmsnorm_weight
+            delta = F.rms_norm(delta, gain.shape, gain.to(delta.dtype), config.delta_o_rmsnorm_eps)
+            return output + delta.to(output.dtype)
+        flat, reads = output.flatten(0, 1), reads.to(output.dtype).flatten(0, 1)
+        add = torch.addmm if torch.is_grad_enabled() else Tensor.addmm_
+        return add(flat, reads, self.heads[head].T).view_as(output)
 
 
 class Door:
@@ -88,66 +115,81 @@ class DeltaMemory(nn.Module):
 
     # --- reading and writing ---
 
-    def attend(self, x: Tensor, call: Call, layer: int) -> dict[str, Tensor]:
-        """Read, write, and return the corrections of the active heads, each [B, T, out].
+    def attend(self, x: Tensor, call: Call, layer: int) -> Tensor:
+        """Read, then write.
 
         Args:
             x: [B, T, H], what self-attention receives.
             layer: Which of the cache's states is this memory's.
+
+        Returns:
+            What the tokens read, [B, T, R], 0 where a token is not real.
         """
-        cache, config = call.cache, self.config
-        packed = self._project(x, cache.states[layer].dtype)
-        q = self._squash(packed[..., : config.width])
-        by_message = cache.writes and call.message_ids is not None
-        if cache.writes and not by_message:
-            k, v, gates = self._keys_values_gates(packed[..., config.width :])
-            reads, cache.states[layer] = scan(q, k, v, *_masked(gates, call.mask), cache.states[layer])
+        cache, packed = call.cache, self.prepared(call.cache, layer, x.dtype).packed
+        state = cache.state(layer)
+        if cache.gates is not None:
+            cache.gates.append(self._mean_gate(x, call.mask))
+        if not cache.writes or call.members is not None:
+            q = self._squash(F.linear(x, packed[: self.config.width]), state)
+            reads = torch.einsum("bnij,btnj->btni", state, q)
+            if cache.writes:
+                self._collect(F.linear(x, packed[self.config.width :]), call, layer)
+            reads = reads.flatten(2)
         else:
-            reads = torch.einsum("bnij,btnj->btni", cache.states[layer], q)
-            if by_message:
-                self._collect(packed[..., config.width :], call, layer)
-        reads = reads.flatten(2) * call.mask.unsqueeze(-1)
-        if cache.recorded is not None:
-            cache.recorded[layer].append(reads.detach())
-        if cache.replayed is not None:
-            reads = _replay(cache.replayed[cache.answering][layer], cache.seen, call.mask)
-        return self._corrections(reads, x.dtype)
+            z = F.linear(x, packed)
+            q = self._squash(z[..., : self.config.width], state)
+            k, v, gates = self._keys_values_gates(z[..., self.config.width :], state)
+            reads, state = scan(q, k, v, *_masked(gates, call.mask), state)
+            cache.keep(layer, state)
+            reads = reads.flatten(2)
+        if call.mask is not None:
+            reads = reads * call.mask.unsqueeze(-1)
+        return cache.heard(layer, reads, call.mask)
 
     def commit(self, cache: MemoryCache, layer: int) -> None:
-        """Write the messages of a logical call, one mean each, in order (SSW; specification 1.7)."""
+        """Write the segments of a logical call, one mean each, in order (SSW; specification 1.7)."""
         pending = cache.pending[layer]
         if pending is None:
             return
-        active = pending.counts > 0
+        state = cache.state(layer)
         mean = pending.sums / pending.counts.clamp_min(1).unsqueeze(-1)
-        k, v, gates = self._keys_values_gates(mean)
-        _, cache.states[layer] = scan(k, k, v, *_masked(gates, active), cache.states[layer])
+        k, v, gates = self._keys_values_gates(mean, state)
+        cache.keep(layer, scan(k, k, v, *_masked(gates, pending.counts > 0), state)[1])
         cache.pending[layer] = None
 
-    def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x times every input projection at once, without biases: [B, T, 3R + gates] in the state's dtype."""
-        weights = [self.memory_q_proj, self.memory_k_proj, self.memory_v_proj, self.beta_proj]
+    def prepared(self, cache: MemoryCache, layer: int, dtype: torch.dtype) -> Prepared:
+        """Packed and scaled weights: made once a cache, or, with gradient, once a forward."""
+        kept = cache.prepared[layer]
+        if torch.is_grad_enabled() or kept is None or kept.memory is not self or kept.packed.dtype != dtype:
+            kept = cache.prepared[layer] = self._prepare(dtype)
+        return kept
+
+    def _prepare(self, dtype: torch.dtype) -> Prepared:
+        rows = [self.memory_q_proj, self.memory_k_proj, self.memory_v_proj, self.beta_proj]
         if not self.config.couple_lambda:
-            weights.append(self.lambda_proj)
-        return F.linear(x, torch.cat(weights).to(x.dtype)).to(dtype)
+            rows.append(self.lambda_proj)
+        scale = self.config.alpha / self.config.r
+        heads = {
+            head: (scale * self._trained_scale(head) * getattr(self, f"delta_{head}_proj")).to(dtype)
+            for head in self.config.delta_heads
+        }
+        return Prepared(self, torch.cat(rows).to(dtype), heads)
 
-    def _squash(self, z: Tensor) -> Tensor:
+    def _squash(self, z: Tensor, state: Tensor) -> Tensor:
         """To state heads [B, T, N, r]; tanh and unit norm a head unless ``normalize_qk`` is off."""
-        z = z.unflatten(-1, (self.config.num_state_heads, self.config.r))
-        if not self.config.normalize_qk:
-            return z
-        z = z.tanh()
-        return z / z.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        z = z.to(state.dtype).unflatten(-1, (self.config.num_state_heads, self.config.r))
+        return F.normalize(z.tanh(), dim=-1, eps=1e-6) if self.config.normalize_qk else z
 
-    def _keys_values_gates(self, packed: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def _keys_values_gates(self, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """k, v [B, T, N, r] and (log keep, erase, write) [B, T, N, g] from packed projections without q."""
         config, R, G = self.config, self.config.width, self.beta_bias.numel()
-        k = self._squash(packed[..., :R])
-        v = packed[..., R : 2 * R].unflatten(-1, (config.num_state_heads, config.r))
-        z = packed[..., 2 * R : 2 * R + G] + self.beta_bias.to(packed)
-        beta, log_lam = z.sigmoid(), F.logsigmoid(-z)  # coupled: λ = 1 - β, in logs from the start
+        z = z.to(state.dtype)
+        k = self._squash(z[..., :R], state)
+        v = z[..., R : 2 * R].unflatten(-1, (config.num_state_heads, config.r))
+        gate = z[..., 2 * R : 2 * R + G] + self.beta_bias.to(z)
+        beta, log_lam = gate.sigmoid(), F.logsigmoid(-gate)  # coupled: λ = 1 - β, in logs from the start
         if not config.couple_lambda:
-            log_lam = F.logsigmoid(packed[..., 2 * R + G :] + self.lambda_bias.to(packed))
+            log_lam = F.logsigmoid(z[..., 2 * R + G :] + self.lambda_bias.to(z))
         erase = beta
         if config.state_update_mode == "no_lambda":
             log_lam = torch.zeros_like(log_lam)
@@ -156,33 +198,20 @@ class DeltaMemory(nn.Module):
         log_lam, erase, beta = (g.unflatten(-1, (config.num_state_heads, -1)) for g in (log_lam, erase, beta))
         return k, v, (log_lam, erase, beta)
 
-    def _collect(self, packed: Tensor, call: Call, layer: int) -> None:
-        """Add this forward's tokens to the sums of their messages."""
-        ids = call.message_ids
-        active = call.mask & (ids >= 0)
-        pending = call.cache.pending[layer]
-        M = max(int(ids.max()) + 1, pending.counts.shape[1] if pending else 0, 1)
-        one_hot = F.one_hot(ids.clamp_min(0), M).to(packed.dtype) * active.unsqueeze(-1)  # [B, T, M]
-        sums, counts = one_hot.mT @ packed, one_hot.sum(1)
-        if pending is not None:
-            more = M - pending.counts.shape[1]
-            sums = sums + F.pad(pending.sums, (0, 0, 0, more))
-            counts = counts + F.pad(pending.counts, (0, more))
-        call.cache.pending[layer] = Segments(sums, counts)
+    def _mean_gate(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """β averaged over real tokens and gate entries (specification 4.3)."""
+        beta = F.linear(x, self.beta_proj.to(x), self.beta_bias.to(x)).float().sigmoid().mean(-1)
+        return beta.mean() if mask is None else (beta * mask).sum() / mask.sum()
 
-    def _corrections(self, reads: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-        config = self.config
-        scale = config.alpha / config.r
-        corrections = {}
-        for head in config.delta_heads:
-            weight = getattr(self, f"delta_{head}_proj")
-            delta = scale * self._trained_scale(head) * F.linear(reads, weight.to(reads.dtype))
-            if head == "o" and config.delta_o_rmsnorm:
-                delta = F.rms_norm(
-                    delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight.to(delta.dtype), config.delta_o_rmsnorm_eps
-                )
-            corrections[head] = delta.to(dtype)
-        return corrections
+    def _collect(self, z: Tensor, call: Call, layer: int) -> None:
+        """Add this forward's tokens to the sums of their segments."""
+        members, pending = call.members.to(z.dtype), call.cache.pending[layer]
+        sums, counts = members.mT @ z, members.sum(1)
+        if pending is not None:
+            more = counts.shape[1] - pending.counts.shape[1]
+            sums = F.pad(sums, (0, 0, 0, -min(more, 0))) + F.pad(pending.sums, (0, 0, 0, max(more, 0)))
+            counts = F.pad(counts, (0, -min(more, 0))) + F.pad(pending.counts, (0, max(more, 0)))
+        call.cache.pending[layer] = Segments(sums, counts)
 
     def _trained_scale(self, head: str) -> Tensor | float:
         if not self.config.trainable_delta_scale:
@@ -208,13 +237,16 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._active_adapter = "default"
-        self._corrections: dict[str, Tensor] = {}
-        self._hooks = [getattr(base_layer, f"{head}_proj").register_forward_hook(self._correct(head)) for head in HEADS]
+        self._heard: tuple[Prepared, Tensor] | None = None
+        """Of the forward in progress: weights, and what its tokens read."""
+        self._hooks: dict[str, Any] = {}
 
     def _correct(self, head: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-            delta = self._corrections.get(head)
-            return None if delta is None else output + delta
+            if self._heard is None:
+                return None
+            prepared, reads = self._heard
+            return prepared.correct(head, output, reads)
 
         return hook
 
@@ -223,6 +255,10 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         memory = DeltaMemory(config, self.base_layer)
         memory.initialise(self.base_layer, torch.Generator().manual_seed(config.seed * 1_000_003 + self.index))
         self.delta_mem_memory[adapter_name] = memory.to(self.base_layer.q_proj.weight.device)
+        for head in config.delta_heads:
+            if head not in self._hooks:
+                projection = getattr(self.base_layer, f"{head}_proj")
+                self._hooks[head] = projection.register_forward_hook(self._correct(head))
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     @property
@@ -239,15 +275,16 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         call = self.door.call
         if self.disable_adapters or call is None or not self.serves:
             return self.base_layer(hidden_states, *args, **kwargs)
-        self._corrections = self.memory.attend(hidden_states, call, self.index)
+        reads = self.memory.attend(hidden_states, call, self.index)
+        self._heard = call.cache.prepared[self.index], reads
         try:
             return self.base_layer(hidden_states, *args, **kwargs)
         finally:
-            self._corrections = {}
+            self._heard = None
 
     def unhook(self) -> None:
         """Remove the hooks from the wrapped module, which is then as it was."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
 
     def merge(self, *args: Any, **kwargs: Any) -> None:
@@ -265,13 +302,9 @@ def _uniform(tensor: Tensor, fan_in: int, generator: torch.Generator) -> None:
     tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator))
 
 
-def _masked(gates: tuple[Tensor, Tensor, Tensor], valid: Tensor) -> tuple[Tensor, ...]:
+def _masked(gates: tuple[Tensor, Tensor, Tensor], valid: Tensor | None) -> tuple[Tensor, ...]:
     """Gates that leave the state as it is where a token is not valid: log keep 0, erase 0, write 0."""
+    if valid is None:
+        return gates
     keep = valid[:, :, None, None]
     return tuple(torch.where(keep, gate, 0.0) for gate in gates)
-
-
-def _replay(reads: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
-    """Reads [T', R] of another stream at the positions of these tokens, [B, T, R]."""
-    positions = (seen.unsqueeze(1) + mask.long().cumsum(1) - 1).clamp_min(0) % len(reads)
-    return reads[positions] * mask.unsqueeze(-1)

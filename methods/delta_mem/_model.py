@@ -89,37 +89,42 @@ class DeltaMemModel(BaseTuner):
             )
         tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
         tokens = args[0] if tokens is None else tokens
-        mask = token_mask(kwargs.get("attention_mask"), *tokens.shape[:2], tokens.device)
-        if cache.states[0].shape[0] != mask.shape[0]:
+        B, T = tokens.shape[:2]
+        mask = token_mask(kwargs.get("attention_mask"), T, tokens.device)
+        if cache.states[0].shape[0] != B:
             raise HarnessError(
-                f"the δ-mem state has {cache.states[0].shape[0]} rows but the batch has {mask.shape[0]}; "
+                f"the δ-mem state has {cache.states[0].shape[0]} rows but the batch has {B}; "
                 "expand the state explicitly with batch_repeat_interleave"
             )
-        message_ids = cache.take()
-        if message_ids is None:
+        segments = cache.enter()
+        if segments is None:
             self.commit(cache)
-        self.door.call = Call(mask, cache, message_ids if self._writes_messages else None)
+        members = None if segments is None or not self._writes_segments else memberships(segments, mask)
+        self.door.call = Call(mask, cache, members)
 
     def _leave(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self.door.call is not None:
-            self.door.call.cache.seen = self.door.call.cache.seen + self.door.call.mask.sum(1)
-            self.door.call = None
+            call, self.door.call = self.door.call, None
+            call.cache.leave(call.mask, output.last_hidden_state.shape[1] if output is not None else 0)
 
     @property
     def _active_config(self) -> DeltaMemConfig:
         return self.peft_config[self.active_adapters[0]]
 
     @property
-    def _writes_messages(self) -> bool:
-        return self._active_config.memory_write_granularity == "message_mean"
+    def _writes_segments(self) -> bool:
+        return self._active_config.memory_write_granularity != "token"
 
     # --- states ---
 
     def zero_states(self, batch_size: int = 1) -> list[Tensor]:
-        """The state before anything was written: one [B, N, r, r] of zeros a memory layer, at least fp32."""
+        """The state before anything was written: one [B, N, r, r] of zeros a memory layer.
+
+        In fp32, or fp64 for such a backbone; in bf16 where ``state_dtype`` says so.
+        """
         config, weight = self._active_config, self.layers[0].base_layer.q_proj.weight
         shape = (batch_size, config.num_state_heads, config.r, config.r)
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        dtype = torch.bfloat16 if config.state_dtype == "bfloat16" else torch.promote_types(weight.dtype, torch.float32)
         return [torch.zeros(shape, device=weight.device, dtype=dtype) for _ in self.layers]
 
     def memory_cache(self, states: list[Tensor] | None = None, *, batch_size: int = 1, **options: Any) -> MemoryCache:
@@ -134,18 +139,28 @@ class DeltaMemModel(BaseTuner):
                 layer.memory.commit(cache, layer.index)
 
 
-def token_mask(attention_mask: Any, B: int, T: int, device: torch.device) -> Tensor:
+def token_mask(attention_mask: Any, T: int, device: torch.device) -> Tensor | None:
     """Which of this call's tokens are real, [B, T] bool, from the 2-D mask alone (specification 1.6; DESIGN 4).
+
+    None where all are; on CUDA, where looking would make the host wait, only if there is no mask.
 
     Raises:
         HarnessError: another form of mask. What a 4-D mask means differs between attention backends, and
             guessing is how a memory gets silently turned off.
     """
     if attention_mask is None:
-        return torch.ones(B, T, dtype=torch.bool, device=device)
+        return None
     if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
         raise HarnessError("δ-mem needs the 2-D attention mask [batch, tokens]; pass that instead of a prepared one")
-    return attention_mask[:, -T:].to(device=device, dtype=torch.bool)
+    mask = attention_mask[:, -T:].to(device=device, dtype=torch.bool)
+    return None if device.type == "cpu" and bool(mask.all()) else mask
+
+
+def memberships(segments: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, T, M], 1 where a real token belongs to a segment, from ids [B, T] with -1 for none."""
+    active = segments >= 0 if mask is None else (segments >= 0) & mask
+    count = max(int(segments.max()) + 1, 1)
+    return torch.nn.functional.one_hot(segments.clamp_min(0), count) * active.unsqueeze(-1)
 
 
 register_peft_method(name="delta_mem", config_cls=DeltaMemConfig, model_cls=DeltaMemModel)

@@ -41,7 +41,9 @@ def watched(layer: DeltaMemLayer) -> Iterator[list[tuple[Tensor, dict[str, Tenso
 
     def keep(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         x = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        seen.append((x[0], {head: delta[0] for head, delta in layer._corrections.items()}))
+        prepared, reads = layer._heard
+        nothing = {h: x.new_zeros(*x.shape[:2], len(weight)) for h, weight in prepared.heads.items()}
+        seen.append((x[0], {h: prepared.correct(h, zero, reads)[0] for h, zero in nothing.items()}))
 
     hook = layer.base_layer.register_forward_pre_hook(keep, with_kwargs=True)
     try:

@@ -5,7 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import overhead, recall
+from benchmarks import jobs as job_seconds
+from benchmarks import recall
 from benchmarks.__main__ import app
 from benchmarks._measured import Measured, as_json
 from harness import records
@@ -51,6 +52,22 @@ def test_recurrence_compares_both_forms():
     }
 
 
+def test_overhead_compares_with_the_bare_backbone():
+    words = ["--backbone", "random:tiny-qwen3", "--row", "delta_mem_msw", "--write", "64", "--prompt", "8"]
+    found = printed("overhead", *words, "--decode", "4", "--repeats", "1")
+    assert {name.split(".")[1] for name in found} == {"write", "decode", "training_step", "memory"}
+    for way, goal in (("write", 1.2), ("decode", 0.85), ("training_step", 1.3)):
+        bare, ours = (found[f"delta_mem_msw.{way}.{side}"]["value"] for side in ("bare", "delta_mem"))
+        assert found[f"delta_mem_msw.{way}.ratio"]["value"] == pytest.approx(ours / bare, rel=0.05)
+        assert found[f"delta_mem_msw.{way}.ratio"]["goal"] == goal
+
+
+def test_an_unknown_way_of_overhead_is_told():
+    result = CliRunner().invoke(app, ["overhead", "--way", "writing"])
+    assert isinstance(result.exception, HarnessError)
+    assert "write" in str(result.exception)
+
+
 def record(cell, score, questions):
     return Record(
         experiment=cell.job.experiment, backbone=cell.job.backbone, row=cell.job.row, method=cell.job.row,
@@ -89,14 +106,14 @@ def test_recall_gives_the_contrast_with_its_interval(answered):
     assert not any("bm25_rag" in name for name in found)
 
 
-def test_overhead_gives_jobs_and_cells_beside_the_model(answered):
-    found = printed("overhead", "smoke", "--results", str(answered))
+def test_jobs_gives_jobs_and_cells_beside_the_model(answered):
+    found = printed("jobs", "smoke", "--results", str(answered))
     assert found["tiny_llama.delta_mem_tsw.seed42.job"] == {"value": 5.5, "goal": 5.0, "met": False}
     assert found["tiny_llama.delta_mem_tsw.seed42.dearest_cell"] == {"value": 0.2, "goal": 0.3, "met": True}
     assert found["tiny_llama.delta_mem_tsw.seed42.gates"] == {"value": 4.0, "goal": None, "met": None}
 
 
-@pytest.mark.parametrize("measure", [recall.measure, overhead.measure], ids=["recall", "overhead"])
+@pytest.mark.parametrize("measure", [recall.measure, job_seconds.measure], ids=["recall", "jobs"])
 def test_no_records_are_told_with_the_mend(measure, tmp_path):
     with pytest.raises(HarnessError, match="run the"):
         measure("smoke", tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -29,8 +31,7 @@ def gates(tiny, shake, episodes):
 
 
 def mask_all_false(patch):
-    plain = _model.token_mask
-    patch.setattr(_model, "token_mask", lambda *a: torch.zeros_like(plain(*a)))
+    patch.setattr(_model, "token_mask", lambda mask, T, device: torch.zeros(1, T, dtype=torch.bool))
 
 
 def mask_inverted_where_padded(patch):
@@ -39,14 +40,13 @@ def mask_inverted_where_padded(patch):
 
     def broken(*args):
         mask = plain(*args)
-        return mask if mask.all() else ~mask
+        return None if mask is None else ~mask
 
     patch.setattr(_model, "token_mask", broken)
 
 
 def pads_are_written(patch):
-    plain = _model.token_mask
-    patch.setattr(_model, "token_mask", lambda *a: torch.ones_like(plain(*a)))
+    patch.setattr(_model, "token_mask", lambda *a: None)
 
 
 def read_after_write(patch):
@@ -133,24 +133,26 @@ def question_written_though_writes_are_off(patch):
 def lambda_and_beta_swapped(patch):
     plain = DeltaMemory._keys_values_gates
 
-    def broken(self, packed):
-        k, v, (log_lam, _, beta) = plain(self, packed)
+    def broken(self, *args):
+        k, v, (log_lam, _, beta) = plain(self, *args)
         return k, v, (beta.log(), log_lam.exp(), log_lam.exp())
 
     patch.setattr(DeltaMemory, "_keys_values_gates", broken)
 
 
 def scaling_missing(patch):
-    plain = DeltaMemory._corrections
+    plain = DeltaMemory._prepare
 
-    def broken(self, reads, dtype):
-        return {head: delta * self.config.r / self.config.alpha for head, delta in plain(self, reads, dtype).items()}
+    def broken(self, dtype):
+        prepared = plain(self, dtype)
+        unscaled = {head: w * self.config.r / self.config.alpha for head, w in prepared.heads.items()}
+        return dataclasses.replace(prepared, heads=unscaled)
 
-    patch.setattr(DeltaMemory, "_corrections", broken)
+    patch.setattr(DeltaMemory, "_prepare", broken)
 
 
 def corrections_never_added(patch):
-    patch.setattr(DeltaMemory, "_corrections", lambda self, reads, dtype: {})
+    patch.setattr(_layer.Prepared, "correct", lambda self, head, output, reads: output)
 
 
 def backbone_drifts(patch):

@@ -176,9 +176,9 @@ def test_a_refused_call_leaves_the_model_usable(attached, feed):
 def test_masks_of_any_two_dimensional_kind():
     cpu = torch.device("cpu")
     for mask in (torch.tensor([[0, 1, 1]]), torch.tensor([[False, True, True]]), torch.tensor([[0.0, 1.0, 1.0]])):
-        assert token_mask(mask, 1, 2, cpu).tolist() == [[True, True]]
-        assert token_mask(mask, 1, 3, cpu).tolist() == [[False, True, True]]
-    assert token_mask(None, 2, 2, cpu).all()
+        assert token_mask(mask, 2, cpu) is None
+        assert token_mask(mask, 3, cpu).tolist() == [[False, True, True]]
+    assert token_mask(None, 2, cpu) is None
 
 
 def test_embeddings_may_stand_in_for_ids(attached):
