@@ -67,10 +67,11 @@ class WriteClearRead(Task):
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``acc``: the first word is the answer, whatever its case and punctuation."""
-        return {"acc": float(_first_word(answer) in map(_first_word, q.answers))}
+        return {"acc": float(first_word(answer) in map(first_word, q.answers))}
 
 
-def _first_word(text: str) -> str:
+def first_word(text: str) -> str:
+    """In lower case, without punctuation; empty where there is no word."""
     found = re.search(r"\w+", text.lower())
     return found.group() if found else ""
 

@@ -1,0 +1,158 @@
+"""Granularity: what a memory written by token, by message or in several states makes of disturbed facts.
+
+Facts of ``write_clear_read`` are told amid formatting, more than once, or with a value that changes, and each is asked
+for. An episode has the same facts, order and questions at every dose, so that doses are compared question by question;
+dose nought is the clean history. One fact of each episode is the target of repetition and overwriting: its extra
+tellings stand somewhere before its last one, so that what was said last is the same at every dose.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from harness.data.names import NAMES
+from harness.episodes import Episode, History, Message, Question, episodes_digest
+from harness.experiment import DataSpec
+from harness.tasks.base import Metric, Split, TaskData
+from harness.tasks.write_clear_read import COLOURS, EPISODES, TELLINGS, THINGS, Facts, WriteClearRead, first_word
+
+MARKS = ("**", "__", "~~", "`", "#", ">", "|", "-", "*", "...")
+"""Formatting that stands between words."""
+RULES = ("---", "* * *", "## Notes", "```", "| --- | --- |", "[edited]", "(continued)")
+"""Messages that say nothing."""
+NONE = {"noise": 0, "between": 0, "repeats": 1, "overwrites": 0}
+"""The clean history, in doses."""
+
+
+class Doses(Facts):
+    """The size of an episode, and what is done to its history."""
+
+    noise: int = Field(0, ge=0, le=64, description="Formatting marks strewn among the words of each telling.")
+    between: int = Field(0, ge=0, le=16, description="Messages of formatting alone after each telling.")
+    repeats: int = Field(1, ge=1, le=64, description="Times that the target is told.")
+    overwrites: int = Field(0, ge=0, description="Older values of the target, each told once.")
+    mixed: bool = Field(False, description="Draw an episode's doses between none and these; meant for training.")
+
+    @model_validator(mode="after")
+    def _values_left(self) -> Doses:
+        if self.facts + self.overwrites > self.values:
+            raise ValueError("every value of an episode is another one, so facts + overwrites may not exceed values")
+        return self
+
+    def drawn(self, rng: random.Random) -> Doses:
+        """The doses of one episode."""
+        if not self.mixed:
+            return self
+        return self.model_copy(update={name: rng.randint(none, getattr(self, name)) for name, none in NONE.items()})
+
+
+@dataclass(frozen=True)
+class Asked(Question):
+    """A question about a fact that may have been told otherwise before."""
+
+    old: tuple[str, ...] = ()
+    """The values that no longer hold."""
+
+
+class Granularity(WriteClearRead):
+    """Facts, disturbed; see the module's text."""
+
+    name = "granularity"
+    summary = "facts amid formatting, told again or with a value that changes, are asked for"
+    metrics = (Metric("acc"), Metric("old", higher_is_better=False))
+    Settings = Doses
+
+    def _load(self, data: DataSpec, split: Split, settings: Any, count: int | None) -> TaskData:
+        names = NAMES[::2] if split == "train" else NAMES[1::2]
+        episodes = tuple(_episode(f"{split}-{n:05d}", names, settings, data.seed) for n in range(count or EPISODES))
+        where = f"{self.name} {split}, seed {data.seed}"
+        return TaskData(episodes, "generated", where, episodes_digest(episodes))
+
+    def system(self) -> str:
+        return self.prompts.render(WriteClearRead.name, "system")
+
+    def question(self, q: Question, *, removed: bool = False) -> str:
+        return self.prompts.render(WriteClearRead.name, "question_removed" if removed else "question", question=q.text)
+
+    def score(self, answer: str, q: Question) -> dict[str, float]:
+        """``acc``: the first word is the value that holds; ``old``: it is one that was overwritten."""
+        old = q.old if isinstance(q, Asked) else ()
+        return {**super().score(answer, q), "old": float(first_word(answer) in map(first_word, old))}
+
+
+def clean(doses: Doses) -> Doses:
+    """The same episodes, undisturbed."""
+    return doses.model_copy(update={**NONE, "mixed": False})
+
+
+def dose(doses: Doses) -> tuple[str, int] | None:
+    """Which one thing is dosed, and how much; None where nothing is, or several things are."""
+    found = [(name, getattr(doses, name)) for name, none in NONE.items() if getattr(doses, name) != none]
+    return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class _Fact:
+    wording: str
+    question: str
+    value: str
+
+    def told(self, value: str | None = None) -> str:
+        return self.wording.format(colour=value or self.value)
+
+
+def _episode(name: str, names: tuple[str, ...], settings: Doses, seed: int) -> Episode:
+    facts, target, spare = _facts(name, names, settings, seed)
+    rng = random.Random(f"granularity/doses/{name}/{seed}")
+    doses = settings.drawn(rng)
+    old = spare[: doses.overwrites]
+    told = [(n, fact.told()) for n, fact in enumerate(facts)]
+    for text in [facts[target].told()] * (doses.repeats - 1) + [facts[target].told(value) for value in old]:
+        last = max(place for place, (n, _) in enumerate(told) if n == target)
+        told.insert(rng.randint(0, last), (target, text))
+    messages: list[str] = []
+    last_told: dict[int, str] = {}
+    for n, text in told:
+        last_told[n] = str(len(messages))
+        messages.append(_strewn(text, doses.noise, rng))
+        messages += [rng.choice(RULES) for _ in range(doses.between)]
+    questions = tuple(
+        Asked(
+            f"{name}-{n}",
+            fact.question,
+            (fact.value,),
+            category="target" if n == target else "other",
+            evidence=(last_told[n],),
+            old=old if n == target else (),
+        )
+        for n, fact in enumerate(facts)
+    )
+    history = History(tuple(Message(text, id=str(n)) for n, text in enumerate(messages)))
+    return Episode(name, history, questions, root=name, source="generated")
+
+
+def _facts(name: str, names: tuple[str, ...], settings: Facts, seed: int) -> tuple[list[_Fact], int, tuple[str, ...]]:
+    """What holds in an episode whatever the doses: facts in order, the target's place, values that none has."""
+    rng = random.Random(f"granularity/{name}/{seed}")
+    people, things = rng.sample(names, settings.facts), rng.sample(THINGS, settings.facts)
+    values = rng.sample(COLOURS[: settings.values], settings.values)
+    facts = [
+        _Fact(
+            rng.choice(TELLINGS).replace("{name}", person).replace("{thing}", thing),
+            f"What colour is {person}'s {thing}?",
+            value,
+        )
+        for person, thing, value in zip(people, things, values, strict=False)
+    ]
+    return facts, rng.randrange(len(facts)), tuple(values[settings.facts :])
+
+
+def _strewn(text: str, marks: int, rng: random.Random) -> str:
+    words = text.split()
+    for _ in range(marks):
+        words.insert(rng.randint(0, len(words)), rng.choice(MARKS))
+    return " ".join(words)
