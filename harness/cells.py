@@ -151,10 +151,10 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         batch_size=plan.job.experiment.run.batch_size,
         on_episode=report,
     )
-    found = lm_eval_evaluate(lm, {material.task.name: asked}, bootstrap_iters=0, log_samples=True)
+    found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)
     if found is None:
         raise HarnessError(f"lm-eval gave no result for {plan.cell.id}; run on rank 0")
-    samples = _samples(plan, lm, found["samples"][material.task.name])
+    samples = _samples(plan, lm, found["samples"][plan.cell.task])
     costs = records.Costs(
         write_seconds=memories.write_seconds - wrote,
         prefill_seconds=lm.spent.prefill,

@@ -268,8 +268,8 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
         hint = ", ".join(name for name, cls in tasks().items() if "train" in cls.splits)
         where = _place(places, ("training", "task"), path)
         raise HarnessError(f"{where}: task '{training.task}' has no training split; these have: {hint}")
-    if experiment.primary and experiment.primary not in {t.task for t in experiment.tasks}:
-        hint = nearest(experiment.primary, (t.task for t in experiment.tasks))
+    if experiment.primary and experiment.primary not in {t.name for t in experiment.tasks}:
+        hint = nearest(experiment.primary, (t.name for t in experiment.tasks))
         raise HarnessError(f"{_place(places, ('primary',), path)}: the primary task is none of the tasks; {hint}")
 
 

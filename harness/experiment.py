@@ -70,6 +70,12 @@ class TaskSpec(_Model):
     """A task, how much of it, and the conditions and arms it is worth."""
 
     task: Slug = Field(description="Name of the task (see `harness tasks`).")
+    as_: Slug | None = Field(
+        None,
+        alias="as",
+        exclude_if=lambda name: name is None,
+        description="Name in tables and paths, where one task is asked several times; None is the task's own.",
+    )
     limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
     episodes: int | None = Field(None, ge=1, description="Histories used at most; None uses all.")
     max_history_tokens: int | None = Field(None, ge=8, description="Longer histories are cut; None cuts at the window.")
@@ -85,6 +91,11 @@ class TaskSpec(_Model):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
     )
+
+    @property
+    def name(self) -> str:
+        """What this use of the task is called: cells, paths and tables go by it."""
+        return self.as_ or self.task
 
 
 class DataSpec(_Model):
@@ -163,10 +174,11 @@ class Experiment(_Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Experiment:
-        for what, names in (("row", [r.row for r in self.rows]), ("task", [t.task for t in self.tasks])):
+        named = (("row", "row", [r.row for r in self.rows]), ("task", "as", [t.name for t in self.tasks]))
+        for what, key, names in named:
             twice = {n for n in names if names.count(n) > 1}
             if twice:
-                raise ValueError(f"{what} '{sorted(twice)[0]}' is named twice; give each its own name")
+                raise ValueError(f"{what} '{sorted(twice)[0]}' is named twice; give each its own name with '{key}'")
             if not names:
                 raise ValueError(f"no {what}s are named; name at least one")
         return self
@@ -193,6 +205,7 @@ class Cell:
 
     job: Job
     task: str
+    """The name that the experiment gives the task."""
     condition: str
     arm: str
 
@@ -233,7 +246,7 @@ def _cells(experiment: Experiment, job: Job, serves: Any) -> Iterator[Cell]:
         for condition, arms in task.conditions.items():
             for arm in arms:
                 if arm in serves.get(condition, ()):
-                    yield Cell(job, task.task, condition, arm)
+                    yield Cell(job, task.name, condition, arm)
 
 
 def row_of(experiment: Experiment, job: Job) -> RowSpec:

@@ -214,14 +214,14 @@ def _planned(
     work: _Work, method: MemoryMethod, job: cells.JobContext, name: str, wanted: Sequence[Cell]
 ) -> list[cells.Plan]:
     """The cells of one task, with its episodes read, drawn and cut once."""
-    spec = next(t for t in work.experiment.tasks if t.task == name)
-    found = _task(work.experiment, name)
+    spec = next(t for t in work.experiment.tasks if t.name == name)
+    found = _task(work.experiment, spec.task)
     data = found.load(work.experiment.data, "test", spec.settings, spec.episodes)
     chosen = select(data, spec, work.experiment.data.seed)
     cap = spec.max_new_tokens or found.max_new_tokens
     limit = min(spec.max_history_tokens or method.backbone.window, method.backbone.window - cap - 256)
     episodes = [fit_to(e, method.backbone, limit, spec.truncate or found.truncate) for e in chosen]
-    material = cells.Material(found, spec, data, episodes, _data_facts(name, data, episodes), cap)
+    material = cells.Material(found, spec, data, episodes, _data_facts(spec.task, data, episodes), cap)
     return [cells.Plan(job, cell, material) for cell in wanted if cell.task == name]
 
 

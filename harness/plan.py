@@ -69,7 +69,7 @@ def learns(experiment: Experiment, job: Job) -> bool:
 
 def plan(experiment: Experiment) -> list[Estimate]:
     """The cost of every fit and of every cell, in the order of the file."""
-    sizes = {spec.task: size(experiment, spec) for spec in experiment.tasks}
+    sizes = {spec.name: size(experiment, spec) for spec in experiment.tasks}
     found = []
     for job in jobs(experiment):
         if learns(experiment, job):
@@ -124,7 +124,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
     row = row_of(experiment, job)
     unwritten = set(sizes) if resolve(row.method, row.with_)[0].capabilities.family == "online_state" else set()
     for cell in cells(experiment, job):
-        spec, asked = next(t for t in experiment.tasks if t.task == cell.task), sizes[cell.task]
+        spec, asked = next(t for t in experiment.tasks if t.name == cell.task), sizes[cell.task]
         draws = experiment.donors if cell.arm == "donor" else 1
         tokens = draws * _prompt_tokens(cell, asked)
         if cell.condition == "removed" and cell.task in unwritten:

@@ -67,12 +67,12 @@ def _draw(experiment: Experiment, summary: Summary) -> Figure:
     for backbone, line in zip(backbones, grid, strict=True):
         for task, axes in zip(tasks, line, strict=True):
             for floor in sorted(floors):
-                _floor(axes, summary.estimate(Place(backbone, floor, task.task, "removed")))
+                _floor(axes, summary.estimate(Place(backbone, floor, task.name, "removed")))
             for position, row in enumerate(rows):
                 for condition in OUT_OF_SIGHT:
-                    _row(axes, summary, Place(backbone, row, task.task, condition), position)
-            axes.set_title(task.task, fontsize=9)
-            axes.set_xlabel(f"{summary.primary_metric(task.task) or 'score'} (%)")
+                    _row(axes, summary, Place(backbone, row, task.name, condition), position)
+            axes.set_title(task.name, fontsize=9)
+            axes.set_xlabel(f"{summary.primary_metric(task.name) or 'score'} (%)")
             axes.set_xlim(left=0)
             axes.grid(axis="x", color="0.9", linewidth=0.6)
             axes.set_axisbelow(True)
@@ -85,7 +85,7 @@ def _draw(experiment: Experiment, summary: Summary) -> Figure:
 
 
 def _runs(summary: Summary, tasks: Iterable[TaskSpec], row: str) -> bool:
-    names = [task.task for task in tasks]
+    names = [task.name for task in tasks]
     return any(p.row == row and p.task in names and p.condition in OUT_OF_SIGHT for p in summary.places)
 
 

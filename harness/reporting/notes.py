@@ -136,12 +136,12 @@ def _described(record: Record) -> str:
 
 def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
     for spec in experiment.tasks:
-        records = [r for r in summary.records.values() if r.task == spec.task]
+        records = [r for r in summary.records.values() if r.task == spec.name]
         if not records:
             continue
         primary = [r.scores[r.primary_metric] for r in records]
         groups = {s.clusters for s in primary}
-        text = f"{spec.task}: {' and '.join(sorted({_source(r) for r in records}))}; "
+        text = f"{spec.name}: {' and '.join(sorted({_source(r) for r in records}))}; "
         text += f"{spread(s.n for s in primary)} questions, {spread(groups)} clusters"
         least = statistics.smallest_p(min(groups))
         if least is None:

@@ -63,7 +63,7 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     rows = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False)
     scores = pd.read_csv(FOLDER / "scores.csv", keep_default_na=False)
     specs = {r.row: r for r in experiment.rows}
-    tasks = {t.task: t for t in experiment.tasks}
+    tasks = {t.name: t for t in experiment.tasks}
     found = []
     for place in summary.places:
         row = specs[place.row]
@@ -72,7 +72,7 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             continue
         method, undisclosed = names.iloc[0]["method"], names.iloc[0]["undisclosed"]
         spec = experiment.backbones[place.backbone]
-        for entry in scores[scores["task"] == place.task].itertuples():
+        for entry in scores[scores["task"] == tasks[place.task].task].itertuples():
             if entry.metric not in summary.metrics(place.task):
                 continue
             ours = summary.estimate(place, entry.metric, entry.category)

@@ -69,7 +69,7 @@ def place_of(cell: Cell) -> Place:
 def declared(experiment: Experiment) -> list[Place]:
     """Every place that the experiment's file names, whether its row serves it or not, in its order."""
     return [
-        Place(backbone, row.row, task.task, condition, arm)
+        Place(backbone, row.row, task.name, condition, arm)
         for backbone in experiment.backbones
         for row in experiment.rows
         for task in experiment.tasks

@@ -108,9 +108,9 @@ def columns(experiment: Experiment) -> Iterator[Column]:
     for task in experiment.tasks:
         for condition, arms in task.conditions.items():
             for arm in arms:
-                yield Column(task.task, condition, arm)
+                yield Column(task.name, condition, arm)
                 if arm in CONTROLS and "own" in arms:
-                    yield Column(task.task, condition, "own", arm)
+                    yield Column(task.name, condition, "own", arm)
 
 
 def panels(experiment: Experiment, summary: Summary) -> list[Panel]:
@@ -155,10 +155,10 @@ def details(experiment: Experiment, summary: Summary) -> list[Detail]:
     """Metrics and categories of each task that ran."""
     found = []
     for task in experiment.tasks:
-        places = [p for p in summary.places if p.task == task.task and p.arm == "own"]
+        places = [p for p in summary.places if p.task == task.name and p.arm == "own"]
         if not places:
             continue
-        metrics, categories = summary.metrics(task.task), summary.categories(task.task)
+        metrics, categories = summary.metrics(task.name), summary.categories(task.name)
         if len(metrics) == 1 and len(categories) < 2:
             continue  # the main table says it all
         counts = {c: summary.estimate(places[0], "", c) for c in categories}
@@ -170,7 +170,7 @@ def details(experiment: Experiment, summary: Summary) -> list[Detail]:
                 summary.estimate(place, "", c) for c in categories
             ]
             rows.append((label, place.condition, values))
-        found.append(Detail(task.task, heads, rows))
+        found.append(Detail(task.name, heads, rows))
     return found
 
 

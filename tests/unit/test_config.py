@@ -57,6 +57,8 @@ def test_the_schema_on_disk_is_current():
         (("[frozen, lora]", "[{row: lora, with: {rnk: 2}}]"), 4, "wrong setting 'rnk'"),
         (("random: tiny-llama", "random: a, hub: b"), 3, "exactly one of hub, folder, gguf, random"),
         (("name: x", "name: ../x"), 1, "must be a name of letters"),
+        (("limit: 4", "limit: 4\n  - task: write_clear_read"), 1, "task 'write_clear_read' is named twice"),
+        (("limit: 4", "as: ../x"), 7, "must be a name of letters"),
         (("name: x", "name: x\nname: y"), 2, "the key 'name' is given twice"),
         (("name: x", "name: !!python/object/apply:os.getpid []"), 1, "is not read; write a plain value"),
         (("name: x", "a: &a [1]\nname: *a"), 1, "anchors and aliases are not read"),
@@ -110,3 +112,11 @@ def test_a_wrong_override_is_told(written, override, said):
     sentence = refusal(written(PLAIN), override)
     assert f"override '{override}'" in sentence
     assert said in sentence
+
+
+def test_one_task_may_be_asked_twice_under_two_names(written):
+    """The name enters an address only where it is given, so that addresses of before stand."""
+    path = written(PLAIN.replace("limit: 4", "limit: 4\n  - {task: write_clear_read, as: more, settings: {facts: 3}}"))
+    first, second = config.load(path).tasks
+    assert (first.name, second.name) == ("write_clear_read", "more")
+    assert "as_" not in first.model_dump() and second.model_dump()["as_"] == "more"

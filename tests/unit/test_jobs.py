@@ -166,3 +166,16 @@ def test_the_backbone_stays_warm_between_jobs(done):
     assert jobs._open.cache_info().hits > 0
     jobs.reset()
     assert jobs._open.cache_info().currsize == 0
+
+
+def test_a_task_asked_twice_goes_by_its_names(tmp_path):
+    """Paths, records and addresses go by the name; wording and episodes by the task."""
+    plain = {"task": "write_clear_read", "episodes": 2, "max_new_tokens": 2}
+    more = {**plain, "as": "three_facts", "settings": {"facts": 3}}
+    facts = evaluate(tmp_path, "frozen", tasks=[plain, more])
+    assert facts["cells"] == [f"x/tiny/frozen/seed1/{t}/replayed/own" for t in ("write_clear_read", "three_facts")]
+    first, second = (records.load(tmp_path / cell / "record.json") for cell in facts["cells"])
+    assert (first.questions, second.questions) == (4, 6)
+    assert (second.task, second.provenance.data["task"]) == ("three_facts", "write_clear_read")
+    assert list(second.results) == ["three_facts"]
+    assert jobs.run(request("evaluate", tmp_path, "frozen", tasks=[plain, more]))["answered"] == 0
