@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,6 +46,8 @@ app = typer.Typer(cls=_Group, help="δ-mem, measured: fit and compare memory met
                   rich_markup_mode=None)  # fmt: skip
 cache_app = typer.Typer(help="Converted backbones: what can be made again.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+adapter_app = typer.Typer(help="Adapter files: look at one, convert, verify, trace.", no_args_is_help=True)
+app.add_typer(adapter_app, name="adapter")
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of a file in config/, or a path to one.")]
 Changes = Annotated[
@@ -55,8 +57,12 @@ Backbone = Annotated[str, typer.Option(help="Name of a backbone of the experimen
 Row = Annotated[str, typer.Option(help="Name of a row of the experiment.")]
 Seed = Annotated[int, typer.Option(help="One of its training seeds.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
+Method = Annotated[str, typer.Option(help="Method that the adapter is of.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an adapter, in PEFT's format or the authors'.")]
+Weights = Annotated[str, typer.Option("--backbone", help="A local model folder, or EXPERIMENT/BACKBONE.")]
 
 DEFAULT = "embedded"
+ADAPTERS_OF = "delta_mem"
 RESULTS = Path("results")
 
 
@@ -229,6 +235,68 @@ def cache_clear() -> None:
     from harness import cache
 
     typer.echo(f"{cache.clear() / 1e6:,.1f} MB freed in {cache.folder()}")
+
+
+@adapter_app.command("inspect")
+def adapter_inspect(folder: Folder, method: Method = ADAPTERS_OF) -> None:
+    """Say what an adapter is: variant, sizes, heads, layers, gates, dtype, and what its file leaves out."""
+    _table(str(folder), ["what", "value"], [list(pair) for pair in _tools(method).inspect(folder)])
+
+
+@adapter_app.command("convert")
+def adapter_convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of an adapter.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write, which must not exist.")],
+    to: Annotated[Literal["native", "official"], typer.Option(help="PEFT's format, or the authors'.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Check against this: a shape (qwen3-4b), a local folder, or EXPERIMENT/BACKBONE.")
+    ] = None,
+    keep_dtype: Annotated[bool, typer.Option("--keep-dtype", help="Write the tensors as stored, not in bf16.")] = False,
+    method: Method = ADAPTERS_OF,
+) -> None:
+    """Write an adapter in the other format; without --backbone its sizes are checked against its own configuration."""
+    _notes(_tools(method).convert(source, target, to, backbone, keep_dtype))
+    typer.echo(target)
+
+
+@adapter_app.command("verify")
+def adapter_verify(
+    folder: Folder,
+    backbone: Weights,
+    other: Annotated[Path | None, typer.Option(help="Another adapter, which must do the same.")] = None,
+    method: Method = ADAPTERS_OF,
+) -> None:
+    """Load an adapter onto its backbone and check what it does there."""
+    checks = _tools(method).verify(folder, backbone, other)
+    rows = [[check.name, check.figure, "fails" if check.failure else "holds"] for check in checks]
+    _table(str(folder), ["check", "figure", "outcome"], rows)
+    for check in checks:
+        if check.failure:
+            raise HarnessError(check.failure)
+
+
+@adapter_app.command("trace")
+def adapter_trace(
+    backbone: Weights,
+    adapter: Annotated[Path, typer.Option(help="Folder of an adapter.")],
+    inputs: Annotated[Path, typer.Option(help="Safetensors: write_ids, read_ids; masks and segment ids if wanted.")],
+    out: Annotated[Path, typer.Option(help="Safetensors to write: write.logits, read.logits, state.LAYER.")],
+    method: Method = ADAPTERS_OF,
+) -> None:
+    """Write tokens, read others from the state alone, and keep logits and states, to compare implementations."""
+    _notes(_tools(method).trace(backbone, adapter, inputs, out))
+    typer.echo(out)
+
+
+def _tools(method: str) -> Any:
+    from harness.registry import resolve
+
+    return resolve(method)[0].adapter_tools()
+
+
+def _notes(notes: list[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _parameters(name: str) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Condition = Literal["replayed", "windowed", "removed", "own_text"]
 Arm = Literal["own", "donor", "mean", "shuffled", "zero"]
+Unit = Literal["message", "sentence"]
+"""What a segment of a conversation is, for memories that write segments."""
 Family = Literal["reference", "textual", "parametric", "outside_channel", "online_state"]
 
 
@@ -79,6 +81,8 @@ class Steering:
     """Makes a fresh transformers Cache to start from: a prefix, or a cache that carries the memory's state."""
     adapter: str | None = None
     """Name of the PEFT adapter that is active while the question is answered."""
+    unit: Unit = "message"
+    """The segments of the prompt that a cache which carries a memory is told of."""
     hooks: Callable[[Any], AbstractContextManager[Any]] | None = None
     """Given the bare model, a context manager that installs forward hooks and removes them on leaving."""
     logits_processor: Any = None
@@ -149,6 +153,11 @@ class MemoryMethod(ABC):
 
     def close(self) -> None:
         """Detach from the backbone, which is then the frozen one again, bit for bit."""
+
+    @classmethod
+    def adapter_tools(cls) -> Any:
+        """The module behind ``harness adapter``: functions ``inspect``, ``convert``, ``verify`` and ``trace``."""
+        raise HarnessError(f"method '{cls.name}' has no tools for adapter files; name a method that has, with --method")
 
 
 class AdapterMethod(MemoryMethod):

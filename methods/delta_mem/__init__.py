@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.episodes import Episode, History, Query
-from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering
+from harness.errors import HarnessError
+from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering, Unit
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -21,19 +22,26 @@ if TYPE_CHECKING:
     from harness.training import FitReport
 
 
+def _added(default: Any, **options: Any) -> Any:
+    """A setting that came after fits were published: at its default it leaves their addresses as they are."""
+    return Field(default, exclude_if=lambda value: value == default, **options)
+
+
 class Settings(MethodConfig):
     """Hyper-parameters of δ-mem; defaults are the paper's and the release's (specification 1.10, 2)."""
 
     rank: int = Field(8, ge=1, description="r: a state is r x r. Paper: 8.")
     alpha: float = Field(16.0, gt=0, description="Corrections are scaled by alpha / r. Paper: 16.")
     states: int = Field(1, ge=1, description="N, independent states a layer. TSW and SSW 1, MSW 4.")
-    writes: Literal["token", "message_mean"] = Field(
-        "token", description="What is written: each token, or message means."
+    writes: Literal["token", "message_mean", "sentence_mean"] = Field(
+        "token", description="What is written: each token, or means of messages or sentences."
     )
     heads: tuple[Literal["q", "k", "v", "o"], ...] = Field(
         ("q", "o"), min_length=1, description="Projections corrected."
     )
-    layers: tuple[int, ...] | None = Field(None, description="Layers with a memory; None is all.")
+    layers: tuple[int, ...] | Literal["front", "middle", "back"] | None = Field(
+        None, description="Layers with a memory, by index or a third of all; None is all."
+    )
     rankwise_gates: bool = Field(True, description="A gate a row of S; false: one a state.")
     couple_lambda: bool = Field(True, description="Keep gate = 1 - write gate.")
     normalize_qk: bool = Field(True, description="tanh and unit norm of q and k.")
@@ -45,6 +53,28 @@ class Settings(MethodConfig):
     online_gain: float = Field(0.05, ge=0, description="Scale of their initial columns.")
     write_chunk: int = Field(
         2048, ge=1, description="History tokens a forward while writing; does not change the result."
+    )
+    base_slice_ref_width: int = _added(8, ge=1, description="Columns that base_slice_fixed copies at most.")
+    delta_o_rmsnorm: bool = _added(False, description="RMSNorm of the output correction. Release: off.")
+    trainable_delta_scale: Literal["layer", "head"] | None = _added(
+        None, description="A learned factor on the corrections, one a layer or one a head. Release: none."
+    )
+    delta_scale_init: float = _added(1.0, gt=0, description="That factor at the start, below its maximum.")
+    delta_scale_max: float = _added(2.0, gt=0, description="Its upper bound.")
+    state_dtype: Literal["float32", "bfloat16"] = _added(
+        "float32", description="How S is stored between calls; it is computed in float32 or wider."
+    )
+    answer_writes: bool = _added(
+        True, description="Whether, under `replayed`, the answer's tokens are written too, as in the release."
+    )
+    objective: Literal["paper", "release"] = _added(
+        "paper", description="paper: cross-entropy on the answer; release: with its header and write sparsity."
+    )
+    write_sparsity: float = _added(
+        0.01, ge=0, description="Weight of write sparsity in the release's objective. Qwen3: 0.01, SmolLM3: 0."
+    )
+    recompute: int | None = _added(
+        None, ge=1, description="Tokens a part of a training write, recomputed in the backward pass; None keeps all."
     )
 
 
@@ -58,6 +88,7 @@ class DeltaMem(AdapterMethod):
         "delta_mem_tsw": {},
         "delta_mem_ssw": {"writes": "message_mean"},
         "delta_mem_msw": {"states": 4},
+        "delta_mem_tsw_release": {"objective": "release"},
     }
     capabilities = Capabilities(
         family="online_state",
@@ -72,6 +103,7 @@ class DeltaMem(AdapterMethod):
         from methods.delta_mem._model import DeltaMemConfig
 
         super().__init__(config, backbone, seed)
+        self.unit: Unit = "sentence" if config.writes == "sentence_mean" else "message"
         self.peft = backbone.attach(
             DeltaMemConfig(
                 r=config.rank,
@@ -79,14 +111,21 @@ class DeltaMem(AdapterMethod):
                 num_state_heads=config.states,
                 memory_write_granularity=config.writes,
                 delta_heads=list(config.heads),
-                layers_to_transform=None if config.layers is None else list(config.layers),
+                layers_to_transform=_indices(config.layers, backbone.model.config.num_hidden_layers),
                 rankwise_gates=config.rankwise_gates,
                 couple_lambda=config.couple_lambda,
                 normalize_qk=config.normalize_qk,
                 state_update_mode=config.update,
                 beta_bias_init=config.beta_bias,
                 output_init=config.output_init,
+                base_slice_ref_width=config.base_slice_ref_width,
                 online_gain=config.online_gain,
+                delta_o_rmsnorm=config.delta_o_rmsnorm,
+                trainable_delta_scale=config.trainable_delta_scale is not None,
+                delta_scale_granularity=config.trainable_delta_scale or "layer",
+                delta_scale_init=config.delta_scale_init,
+                delta_scale_max=config.delta_scale_max,
+                state_dtype=config.state_dtype,
                 seed=seed,
             ),
             self.name,
@@ -104,7 +143,7 @@ class DeltaMem(AdapterMethod):
 
         before = state if isinstance(state, DeltaState) else None
         cache = self.memory.memory_cache(before.rows() if before else None)
-        ids, owner = self.backbone.encode(history.messages, system=history.system)
+        ids, owner = self.backbone.encode(history.messages, system=history.system, unit=self.unit)
         self.feed(cache, ids, owner)
         self.memory.commit(cache)
         return DeltaState(stacked(cache.states), len(ids) + (before.tokens if before else 0))
@@ -130,7 +169,8 @@ class DeltaMem(AdapterMethod):
         """Reads from ``state`` (without one, from zero); a trace replaces what is read, position by position."""
         from methods.delta_mem._state import Start
 
-        return Steering(adapter=self.name, past_key_values=Start(self.memory, state, writes))
+        start = Start(self.memory, state, writes, self.config.answer_writes)
+        return Steering(adapter=self.name, past_key_values=start, unit=self.unit)
 
     def trace(self, history: History, query: Query) -> MemoryState:
         """The reads over another episode's prompt and greedy answer, streamed from a zero state."""
@@ -145,3 +185,22 @@ class DeltaMem(AdapterMethod):
 
     def trainable_parameters(self) -> int:
         return sum(p.numel() for layer in self.memory.layers for p in layer.memory.parameters())
+
+    @classmethod
+    def adapter_tools(cls) -> Any:
+        from methods.delta_mem import _tools
+
+        return _tools
+
+
+def _indices(layers: tuple[int, ...] | str | None, count: int) -> list[int] | None:
+    """Layer indices that a setting means on a backbone of ``count`` layers."""
+    if layers is None:
+        return None
+    if isinstance(layers, str):
+        third = ("front", "middle", "back").index(layers)
+        return list(range(third * count // 3, (third + 1) * count // 3))
+    strange = [n for n in layers if not 0 <= n < count]
+    if strange:
+        raise HarnessError(f"the backbone has no layer {strange[0]}; name layers from 0 to {count - 1}")
+    return list(layers)
