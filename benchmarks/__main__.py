@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
@@ -81,6 +82,17 @@ def recurrence(
 ) -> None:
     """The reference loop against the chunked form, forward and backward, on one thread."""
     _print(recurrences.measure(lengths), "Gated delta rule, rank 8", json)
+
+
+@app.command()
+def granularity(
+    name: Name = "granularity",
+    results: Results = REFERENCE,
+    out: Annotated[Path | None, typer.Option(help="Folder for granularity.csv and the figure.")] = None,
+    json: Json = False,
+) -> None:
+    """Recall and the change of the state against doses of noise, repetition and overwriting."""
+    _print(doses.measure(name, results, out), f"Disturbed histories: {name}", json)
 
 
 def _print(found: Sequence[Measured], title: str, json: bool) -> None:

@@ -63,7 +63,7 @@ class Granularity(WriteClearRead):
 
     name = "granularity"
     summary = "facts amid formatting, told again or with a value that changes, are asked for"
-    metrics = (Metric("acc"), Metric("old", higher_is_better=False))
+    metrics = (*WriteClearRead.metrics, Metric("old", higher_is_better=False))
     Settings = Doses
 
     def _load(self, data: DataSpec, split: Split, settings: Any, count: int | None) -> TaskData:
@@ -89,10 +89,10 @@ def clean(doses: Doses) -> Doses:
     return doses.model_copy(update={**NONE, "mixed": False})
 
 
-def dose(doses: Doses) -> tuple[str, int] | None:
-    """Which one thing is dosed, and how much; None where nothing is, or several things are."""
+def dose(doses: Doses) -> tuple[str, int]:
+    """What is dosed, and how much; ``clean`` where nothing is, ``several`` where more than one thing is."""
     found = [(name, getattr(doses, name)) for name, none in NONE.items() if getattr(doses, name) != none]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 else ("several" if found else "clean", 0)
 
 
 @dataclass(frozen=True)

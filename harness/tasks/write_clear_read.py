@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -51,7 +52,7 @@ class WriteClearRead(Task):
     name = "write_clear_read"
     summary = "a few invented facts are told, their text is removed, each is asked for"
     unit = "fact"
-    metrics = (Metric("acc"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc"),)
     primary_metric = "acc"
     max_new_tokens = 4
     splits = ("test", "train")

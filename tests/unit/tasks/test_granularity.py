@@ -100,9 +100,9 @@ def test_mixed_doses_are_drawn_an_episode_from_none_to_all():
 
 
 def test_one_thing_is_dosed_or_none():
-    assert dose(Doses()) is None
+    assert dose(Doses()) == ("clean", 0)
     assert dose(Doses(repeats=4)) == ("repeats", 4)
-    assert dose(Doses(repeats=4, noise=1)) is None
+    assert dose(Doses(repeats=4, noise=1)) == ("several", 0)
     assert clean(Doses(facts=3, noise=2, mixed=True)) == Doses(facts=3)
 
 
