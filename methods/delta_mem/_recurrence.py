@@ -18,11 +18,21 @@ the caller's to zero. All forms compute in the dtype of ``state`` and are differ
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 CHUNK = 16
 """Tokens solved at once; 16 was the fastest of 16, 32, 64 on CPUs and has the smallest fp32 error."""
+EVERY = 32
+"""Tokens between two kept states of the compiled form: the states of such a stretch fit a core's first cache."""
+
+
+WIDEST = 256
+"""The largest rank of the compiled form, which keeps the states of some tokens on the stack."""
 
 
 def scan(
@@ -33,9 +43,37 @@ def scan(
     Returns:
         reads [B, T, N, r], one before each token's write, and the state [B, N, r, r] after the last token.
     """
-    q, k, v, log_keep, erase, write = (x.to(state.dtype) for x in (q, k, v, log_keep, erase, write))
-    form = step if q.shape[1] == 1 else chunked
-    return form(q, k, v, log_keep, erase, write, state)
+    given = (*(x.to(state.dtype) for x in (q, k, v, log_keep, erase, write)), state)
+    if compiles(*given):
+        return compiled(*given)
+    return step(*given) if q.shape[1] == 1 else chunked(*given)
+
+
+def compiles(*given: Tensor) -> bool:
+    """Whether the kernels can take these tensors: on the CPU, all of float32 or all of float64, and plain.
+
+    Not where something looks into the operations: torch.compile, fake tensors, torch.func, forward-mode derivatives.
+    """
+    dtype = given[-1].dtype
+    return (
+        dtype in (torch.float32, torch.float64)
+        and all(type(x) in (Tensor, Parameter) and x.dtype == dtype and x.device.type == "cpu" for x in given)
+        and given[-1].shape[-1] <= WIDEST
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and _kernels()
+    )
+
+
+@functools.cache
+def _kernels() -> bool:
+    """Whether numba is there and compiles; it is imported only now, as that takes half a second."""
+    try:
+        import numba
+    except ImportError:
+        return False
+    return not numba.config.DISABLE_JIT
 
 
 def reference(
@@ -59,6 +97,26 @@ def step(
     value = write[:, 0] * v[:, 0] - erase[:, 0] * predicted
     state = log_keep[:, 0].exp().unsqueeze(-1) * state + value.unsqueeze(-1) * k[:, 0].unsqueeze(-2)
     return read.unsqueeze(1), state
+
+
+def compiled(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_keep: Tensor,
+    erase: Tensor,
+    write: Tensor,
+    state: Tensor,
+    every: int = EVERY,
+) -> tuple[Tensor, Tensor]:
+    """The same by kernels for the CPU, forward and backward; see :mod:`methods.delta_mem._kernel`.
+
+    Args:
+        every: Tokens between the states that are kept for the backward pass, which runs the others anew.
+    """
+    from methods.delta_mem._compiled import Scan
+
+    return Scan.apply(q, k, v, log_keep, erase, write, state, every)
 
 
 def chunked(
@@ -124,3 +182,7 @@ def chunked(
     within = ((decay * qk.unsqueeze(2)) @ w.unsqueeze(-1)).squeeze(-1)
     reads = (carried + within).permute(0, 3, 4, 1, 2).flatten(1, 2)[:, :T]  # [B, T, N, r]
     return reads, state
+
+
+FORMS = {"reference": reference, "chunked": chunked, "compiled": compiled}
+"""The forms that take any number of tokens, by name, for tests and measurements."""

@@ -77,3 +77,34 @@ def feed() -> Callable[..., Any]:
         return cache, torch.cat(logits, dim=1)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def problem() -> Callable[..., Any]:
+    """Makes arguments of a scan: unit keys and queries as the memory makes them, gates, a state that is not zero."""
+    import torch
+
+    def make(T, *, B=2, N=2, r=8, rankwise=True, dtype=torch.float64, seed=0, log_lambda=None, beta=None):
+        rng = torch.Generator().manual_seed(seed)
+        normal = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)  # noqa: E731
+        unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
+        z = normal(B, T, N, r if rankwise else 1)
+        log_keep = torch.nn.functional.logsigmoid(-z) if log_lambda is None else torch.full_like(z, log_lambda)
+        write = z.sigmoid() if beta is None else torch.full_like(z, beta)
+        made = (unit(normal(B, T, N, r)), unit(normal(B, T, N, r)), normal(B, T, N, r), log_keep, write.clone(), write)
+        return tuple(x.to(dtype) for x in (*made, normal(B, N, r, r)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def far() -> Callable[..., float]:
+    """Largest difference over outputs, relative to the largest entry of the second."""
+
+    def distance(a, b):
+        return max(
+            float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-30))
+            for x, y in zip(a, b, strict=True)
+        )
+
+    return distance

@@ -1,173 +1,204 @@
-"""The forms of the recurrence against the definition, and the definition against the paper's equations."""
+"""Every form of the recurrence against the definition, forward and backward, and which of them the door chooses."""
 
 from __future__ import annotations
 
-import itertools
-import math
+import ast
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from methods.delta_mem._recurrence import chunked, reference, scan, step
+from methods.delta_mem import _recurrence
+from methods.delta_mem._recurrence import FORMS, chunked, compiled, reference, scan, step
 
 NAMES = ("q", "k", "v", "log_keep", "erase", "write", "state")
+FAST = {name: form for name, form in FORMS.items() if name != "reference"}
+SHAPES = [(1, 8), (4, 8), (1, 1), (2, 2), (1, 3), (2, 5), (1, 16)]  # N and r
+GATES = [(-1e-12, 1e-12), (-700.0, 1.0), (-1e4, 1.0), (0.0, 1.0), (-0.5, 0.0), (0.0, 0.0)]  # log λ and β
 
 
-def problem(T, *, B=2, N=2, r=8, rankwise=True, dtype=torch.float64, seed=0, log_lambda=None, beta=None):
-    """Random arguments of a scan from a non-zero state; unit keys and queries, as the memory makes them."""
-    rng = torch.Generator().manual_seed(seed)
-    normal = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)  # noqa: E731
-    unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
-    z = normal(B, T, N, r if rankwise else 1)
-    log_keep = torch.nn.functional.logsigmoid(-z) if log_lambda is None else torch.full_like(z, log_lambda)
-    write = z.sigmoid() if beta is None else torch.full_like(z, beta)
-    made = (unit(normal(B, T, N, r)), unit(normal(B, T, N, r)), normal(B, T, N, r), log_keep, write, write)
-    return tuple(x.to(dtype) for x in (*made, normal(B, N, r, r)))
+@pytest.fixture(params=FAST.values(), ids=FAST)
+def form(request):
+    return request.param
 
 
-def far(a, b):
-    """Largest difference over outputs, relative to the largest entry of the second."""
-    return max(
-        float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-30))
-        for x, y in zip(a, b, strict=True)
-    )
+def results(form, args, needed=NAMES):
+    """Reads, last state, and the gradients of a loss that both bear on."""
+    given = [x.clone().requires_grad_(name in needed) for name, x in zip(NAMES, args, strict=True)]
+    reads, state = form(*given)
+    (reads.sin().sum() + state.cos().sum()).backward()
+    return [reads.detach(), state.detach(), *(x.grad for x in given if x.requires_grad)]
 
 
-def paper(mode, q, k, v, beta, lam, S):
-    """Equations 4 to 7, one row of S at a time in plain numbers; a mode says which factors of λ and β act."""
-    reads = np.zeros(q.shape)
-    S = S.copy()
-    for b, t, n in np.ndindex(q.shape[:3]):
-        for i in range(q.shape[3]):
-            row, g = S[b, n, i], min(i, beta.shape[3] - 1)
-            reads[b, t, n, i] = sum(row[j] * q[b, t, n, j] for j in range(len(row)))
-            predicted = sum(row[j] * k[b, t, n, j] for j in range(len(row)))
-            B, L = beta[b, t, n, g], lam[b, t, n, g]
-            keep, erase = {"standard": (L, B), "lambda_outside": (L, L * B), "no_lambda": (1.0, B)}[mode]
-            S[b, n, i] = [
-                keep * s - erase * predicted * kj + B * v[b, t, n, i] * kj
-                for s, kj in zip(row, k[b, t, n], strict=True)
-            ]
-    return reads, S
+def exactly(args):
+    """The definition in float64 on just these numbers."""
+    return reference(*(x.double() for x in args))
 
 
-@pytest.mark.parametrize("rankwise", [True, False])
-@pytest.mark.parametrize("mode", ["standard", "lambda_outside", "no_lambda"])
-def test_every_form_is_the_papers_equations(mode, rankwise):
-    q, k, v, log_keep, _, beta, S = problem(19, r=3, rankwise=rankwise)
-    lam = log_keep.exp()
-    expected = [torch.from_numpy(x) for x in paper(mode, *(x.numpy() for x in (q, k, v, beta, lam, S)))]
-    erase = lam * beta if mode == "lambda_outside" else beta
-    log_keep = torch.zeros_like(log_keep) if mode == "no_lambda" else log_keep
-    for form in (reference, chunked, scan):
-        assert far(form(q, k, v, log_keep, erase, beta, S), expected) < 1e-12
-
-
-@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65, 100, 1000])
-def test_chunks_are_the_reference(T):
+@pytest.mark.parametrize("T", [1, 2, 63, 64, 65, 100, 1000])
+def test_every_form_is_the_reference(problem, far, form, T):
     args = problem(T, B=1 if T > 100 else 2)
-    expected = reference(*args)
-    for chunk in (16,) if T == 1000 else (1, 3, 16, 64):
-        assert far(chunked(*args, chunk=chunk), expected) < 1e-10
-    assert far(scan(*args), expected) < 1e-10
-    single = tuple(x.float() for x in args)
-    assert far(chunked(*single), expected) < 1e-5
-    assert all(x.dtype == torch.float32 for x in scan(*single))
+    assert far(form(*args), exactly(args)) < 1e-10
+    single = [x.float() for x in args]
+    found = form(*single)
+    assert all(x.dtype == torch.float32 for x in found)
+    assert far(found, exactly(single)) < (1e-6 if form is compiled else 1e-5)
 
 
-def test_a_step_is_the_reference_of_one_token():
-    args = problem(1)
-    assert far(step(*args), reference(*args)) < 1e-12
+@pytest.mark.parametrize("size", [1, 3, 16, 32, 64, 200])
+def test_any_chunk_and_any_distance_of_checkpoints(problem, far, form, size):
+    args = problem(65, B=1, N=1)
+    sized = lambda *given: form(*given, size)  # noqa: E731
+    assert far(results(sized, args), results(reference, args)) < 1e-10
 
 
-@pytest.mark.parametrize("rankwise", [True, False])
-@pytest.mark.parametrize(
-    ("log_lambda", "beta"), [(-1e-12, 1e-12), (-69.0, 1.0), (-1000.0, 1.0), (0.0, 1.0), (-0.5, 0.0), (0.0, 0.0)]
-)
-def test_gates_at_their_ends(log_lambda, beta, rankwise):
-    args = problem(100, log_lambda=log_lambda, beta=beta, rankwise=rankwise)
-    assert far(chunked(*args), reference(*args)) < 1e-10
+@pytest.mark.parametrize("rankwise", [True, False], ids=["rankwise", "scalar"])
+@pytest.mark.parametrize(("N", "r"), SHAPES)
+def test_any_rank_and_number_of_heads_with_gradients(problem, far, form, N, r, rankwise):
+    args = problem(37, N=N, r=r, rankwise=rankwise)
+    expected = results(reference, args)
+    assert far(results(form, args), expected) < 1e-10
+    assert far(results(form, [x.float() for x in args]), expected) < 1e-5
 
 
-def test_zero_gates_write_nothing_bit_for_bit():
-    args = problem(40, log_lambda=0.0, beta=0.0)
-    reads, state = scan(*args)
-    assert torch.equal(state, args[-1])
-    assert torch.allclose(reads, torch.einsum("bnij,btnj->btni", args[-1], args[0]), atol=1e-12)
+@pytest.mark.parametrize("rankwise", [True, False], ids=["rankwise", "scalar"])
+@pytest.mark.parametrize(("log_lambda", "beta"), GATES)
+def test_gates_at_their_ends(problem, far, form, log_lambda, beta, rankwise):
+    args = problem(50, B=1, N=1, log_lambda=log_lambda, beta=beta, rankwise=rankwise)
+    for ours, theirs in zip(results(form, args), results(reference, args), strict=True):
+        assert float((ours - theirs).abs().max()) < 1e-10 * max(1.0, float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("form", [reference, chunked])
-def test_a_masked_token_leaves_no_trace(form):
+def test_gates_that_differ_from_one_another(problem, far, form):
+    """Keep, erase and write each drawn alone: nothing is taken for its neighbour."""
+    q, k, v, _, _, _, S = problem(40)
+    log_keep, erase, write = (problem(40, seed=n)[3 + n % 3] for n in (3, 4, 5))
+    args = (q, k, v, log_keep, erase, write, S)
+    assert far(results(form, args), results(reference, args)) < 1e-10
+
+
+@pytest.mark.parametrize("share", [0.6, 0.0])
+def test_a_masked_token_leaves_no_trace(problem, far, form, share):
     q, k, v, log_keep, erase, write, S = problem(33)
-    valid = torch.rand(33, generator=torch.Generator().manual_seed(3)) < 0.6
-    keep = valid[None, :, None, None]
-    gates = [torch.where(keep, g, 0.0) for g in (log_keep, erase, write)]
+    valid = torch.rand(33, generator=torch.Generator().manual_seed(3)) < share
+    gates = [torch.where(valid[None, :, None, None], g, 0.0) for g in (log_keep, erase, write)]
     reads, state = form(q, k, v, *gates, S)
+    if not share:
+        assert torch.equal(state, S)
+        return
     expected = reference(*(x[:, valid] for x in (q, k, v, log_keep, erase, write)), S)
     assert far((reads[:, valid], state), expected) < 1e-12
 
 
-@pytest.mark.parametrize("rankwise", [True, False])
-def test_gradients_are_the_references(rankwise):
-    grads = []
-    for form in (reference, chunked):
-        args = [x.clone().requires_grad_() for x in problem(65, B=1, rankwise=rankwise)]
-        reads, state = form(*args)
-        (reads.sin().sum() + state.cos().sum()).backward()
-        grads.append([x.grad for x in args])
-    for name, ours, theirs in zip(NAMES, grads[1], grads[0], strict=True):
-        assert far([ours], [theirs]) < 1e-10, name
+def test_rows_of_a_batch_may_be_masked_apart(problem, far, form):
+    q, k, v, log_keep, erase, write, S = problem(20, B=3)
+    valid = torch.arange(20)[None] >= torch.tensor([[0], [7], [20]])  # left padding, and a row without a token
+    gates = [torch.where(valid[..., None, None], g, 0.0) for g in (log_keep, erase, write)]
+    args = (q, k, v, *gates, S)
+    assert far(results(form, args), results(reference, args)) < 1e-10
+    assert torch.equal(form(*args)[1][2], S[2])
 
 
-def test_gradcheck_of_the_chunked_form():
-    args = [x.clone().requires_grad_() for x in problem(5, B=1, N=1, r=2)]
-    assert torch.autograd.gradcheck(lambda *a: chunked(*a, chunk=3), args)
+@pytest.mark.parametrize("rankwise", [True, False], ids=["rankwise", "scalar"])
+def test_gradcheck(problem, form, rankwise):
+    args = [x.clone().requires_grad_() for x in problem(4, B=1, N=1, r=2, rankwise=rankwise)]
+    assert torch.autograd.gradcheck(lambda *given: form(*given, 3), args)
 
 
-def test_gradients_stay_finite_where_a_gate_forgets_all():
+@pytest.mark.parametrize("needed", [("v",), ("k", "state"), ("log_keep", "write"), ("q", "erase")])
+def test_gradients_of_some_arguments_only(problem, far, form, needed):
+    args = problem(40)
+    assert far(results(form, args, needed), results(reference, args, needed)) < 1e-10
+
+
+def test_views_are_read_as_they_lie(problem, far, form):
+    """Packed projections, gates expanded from one, a transposed state, tokens every other: strides of all kinds."""
+    args = problem(30, N=4)
+    q, k, v, log_keep, erase, write, S = (x.clone() for x in args)
+    q, k, v = torch.stack((q, k, v), dim=-2).unbind(-2)
+    log_keep = torch.stack((log_keep, log_keep), dim=2)[:, :, 1]
+    erase, write = (x[..., :1].expand(-1, -1, -1, 8) for x in (erase, write))
+    views = (q, k, v.mT.contiguous().mT, log_keep, erase, write, S.mT.contiguous().mT)
+    plain = [x.contiguous() for x in views]
+    assert far(form(*views), reference(*plain)) < 1e-12
+    given = [x.detach().requires_grad_() for x in views]
+    state = form(*given)[1]
+    state.mT[..., :1].expand(-1, -1, -1, 8).sum().backward()  # a gradient without a stride of its own
+    assert far([x.grad for x in given[1:]], [x.grad for x in _summed(plain)[1:]]) < 1e-10
+
+
+def _summed(plain):
+    given = [x.clone().requires_grad_() for x in plain]
+    _, state = reference(*given)
+    (8 * state[..., :1, :].sum()).backward()
+    return given
+
+
+def test_gradients_stay_finite_where_a_gate_forgets_all(problem, form):
     z = torch.full((1, 40, 1, 4), 500.0, requires_grad=True)
     q, k, v, *_, S = problem(40, B=1, N=1, r=4, dtype=torch.float32)
-    reads, state = chunked(q, k, v, torch.nn.functional.logsigmoid(-z), z.sigmoid(), z.sigmoid(), S)
+    reads, state = form(q, k, v, torch.nn.functional.logsigmoid(-z), z.sigmoid(), z.sigmoid(), S)
     (reads.sum() + state.sum()).backward()
     assert torch.isfinite(z.grad).all()
 
 
-@settings(max_examples=25, deadline=None)
-@given(cuts=st.lists(st.integers(1, 49), max_size=6), seed=st.integers(0, 10))
-def test_however_it_is_cut_a_sequence_gives_one_state(cuts, seed):
-    *tokens, state = problem(50, B=1, seed=seed)
-    expected = reference(*tokens, state)
-    bounds = [0, *sorted(set(cuts)), 50]
-    reads = []
-    for a, b in itertools.pairwise(bounds):
-        some, state = scan(*(x[:, a:b] for x in tokens), state)
-        reads.append(some)
-    assert far((torch.cat(reads, dim=1), state), expected) < 1e-10
+def test_a_step_is_the_reference_of_one_token(problem, far):
+    args = problem(1)
+    assert far(step(*args), reference(*args)) < 1e-12
 
 
-def test_state_heads_are_independent():
-    order = torch.tensor([2, 0, 3, 1])
-    *tokens, S = problem(30, N=4)
-    reads, state = scan(*tokens, S)
-    moved = scan(*(x[:, :, order] for x in tokens), S[:, order])
-    assert far(moved, (reads[:, :, order], state[:, order])) < 1e-12
+# --- the door ---
 
 
-@pytest.mark.parametrize(
-    ("mode", "share"),
-    [("standard", 1 / 2), ("lambda_outside", 1 / (2 - 0.3)), ("no_lambda", 1.0)],
-)
-def test_one_association_repeated_converges_to_its_fixed_point(mode, share):
-    """p = keep·p - erase·p + β·v: with λ = 1 - β what is read back of v is a half in the standard form."""
-    beta, T, r = 0.3, 200, 4
-    _, k, v, *_ = problem(1, B=1, N=1, r=r)
-    gate = torch.full((1, T, 1, r), beta, dtype=torch.float64)
-    log_keep = torch.zeros_like(gate) if mode == "no_lambda" else torch.full_like(gate, math.log(1 - beta))
-    erase = gate * (1 - beta) if mode == "lambda_outside" else gate
-    many = lambda x: x.expand(1, T, 1, r)  # noqa: E731
-    reads, _ = scan(many(k), many(k), many(v), log_keep, erase, gate, torch.zeros(1, 1, r, r, dtype=torch.float64))
-    assert float(reads[0, 0].abs().max()) == 0.0  # a token reads before it writes
-    assert torch.allclose(reads[0, -1, 0], share * v[0, 0, 0], atol=1e-10)
+@pytest.fixture
+def chosen(monkeypatch):
+    """The form that the door takes."""
+    names = []
+
+    def note(name, form):
+        monkeypatch.setattr(_recurrence, name, lambda *args: (names.append(name), form(*args))[1])
+
+    for form in (step, chunked, compiled):
+        note(form.__name__, form)
+    return names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("T", [1, 20])
+def test_the_door_compiles_what_the_kernels_can_take(problem, chosen, T, dtype):
+    args = problem(T, dtype=dtype)
+    assert scan(*(x.bfloat16() for x in args[:-1]), args[-1])[0].dtype == dtype
+    assert chosen == ["compiled"]
+
+
+@pytest.mark.parametrize(("T", "name"), [(1, "step"), (20, "chunked")])
+def test_the_door_does_without_numba(problem, far, chosen, monkeypatch, T, name):
+    monkeypatch.setattr(_recurrence, "_kernels", lambda: False)
+    args = problem(T)
+    assert far(scan(*args), reference(*args)) < 1e-10
+    assert chosen == [name]
+
+
+def test_what_looks_into_operations_gets_operations(problem, far, chosen):
+    """torch.func, forward-mode derivatives, meta and fake tensors: none of them sees into a kernel."""
+    args = problem(20)
+    batched = torch.func.vmap(scan)(*(torch.stack((x, x)) for x in args))
+    assert far([x[1] for x in batched], reference(*args)) < 1e-10
+    _, tangent = torch.func.jvp(lambda v: scan(*args[:2], v, *args[3:])[1], (args[2],), (args[2],))
+    straight = scan(*args)[1] - scan(*args[:2], torch.zeros_like(args[2]), *args[3:])[1]  # linear in v
+    assert far([tangent], [straight]) < 1e-10
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(args[2], args[2])
+        state = scan(*args[:2], dual, *args[3:])[1]
+        assert far([torch.autograd.forward_ad.unpack_dual(state).tangent], [straight]) < 1e-10
+    assert scan(*(x.to("meta") for x in args))[1].shape == args[-1].shape
+    assert chosen == ["chunked", "chunked", "compiled", "compiled", "chunked", "chunked"]
+
+
+def test_numba_is_imported_when_a_kernel_is_wanted_and_not_before():
+    body = ast.parse(Path(_recurrence.__file__).read_text(encoding="utf-8")).body
+    names = [
+        name for node in body if isinstance(node, ast.Import | ast.ImportFrom) for name in ast.unparse(node).split()
+    ]
+    assert "torch" in names
+    assert not {"numba", "methods.delta_mem._compiled", "methods.delta_mem._kernel"} & set(names)
