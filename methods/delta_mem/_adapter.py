@@ -193,7 +193,7 @@ def read_native(folder: Path) -> Adapter:
         config = DeltaMemConfig.from_pretrained(str(folder))
         stored = load_file(folder / TENSORS)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HarnessError(f"{folder} cannot be read as a δ-mem adapter ({reason}); get the adapter again") from error
     strange = [n for n in stored if not (n.startswith(PREFIX) and HOLDER in n)]
     if strange:

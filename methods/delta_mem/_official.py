@@ -189,7 +189,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn archive raises one of many kinds
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HarnessError(f"{file} cannot be read as tensors alone ({reason}); get the adapter again") from error
     if not isinstance(stored, dict):
         raise HarnessError(f"{file} holds a {type(stored).__name__} instead of named tensors; get the adapter again")
