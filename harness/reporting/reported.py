@@ -1,7 +1,8 @@
 """The paper's printed numbers (``tables/reported``) beside ours, with the verdict of RIGOR 3.
 
 ``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to, and what the
-paper leaves open about a row; the other files hold what is printed, in percent.
+paper leaves open about a row (one whose settings differ from the preset's goes by ``settings``); the other files hold
+what is printed, in percent.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
 
 from harness import statistics
-from harness.experiment import BackboneSpec, Experiment, RowSpec, TaskSpec
+from harness.experiment import BackboneSpec, Experiment, TaskSpec
 from harness.records import Record
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
@@ -52,7 +55,7 @@ class Comparison:
 @cache
 def printed() -> pd.DataFrame:
     """Every printed score, one a backbone, method, benchmark, metric and subset (value in percent)."""
-    files = ("table1", "table2", "figure2_no_context")
+    files = ("table1", "table2", "table3_heads", "table4_depth", "figure2_no_context")
     table = pd.concat([pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False) for name in files])
     table = table[table["value"] != ""].drop_duplicates(["backbone", "method", "benchmark", "metric", "subset"])
     return table.assign(value=table["value"].astype(float)).reset_index(drop=True)
@@ -60,7 +63,7 @@ def printed() -> pd.DataFrame:
 
 def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     """Ours beside the paper's, for each cell that ran and that the paper has a number for."""
-    rows = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False)
+    rows = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False, converters={"settings": _settings})
     scores = pd.read_csv(FOLDER / "scores.csv", keep_default_na=False)
     specs = {r.row: r for r in experiment.rows}
     tasks = {t.name: t for t in experiment.tasks}
@@ -70,7 +73,9 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
         names = rows[(rows["row"] == row.method) & (rows["condition"] == place.condition)]
         if place.arm != "own" or names.empty:
             continue
-        method, undisclosed = names.iloc[0]["method"], names.iloc[0]["undisclosed"]
+        # Else the paper's row of the preset, for scale.
+        line = next((entry for entry in names.itertuples() if entry.settings == row.with_), names.iloc[0])
+        method, undisclosed, alike = line.method, line.undisclosed, line.settings == row.with_
         spec = experiment.backbones[place.backbone]
         for entry in scores[scores["task"] == tasks[place.task].task].itertuples():
             if entry.metric not in summary.metrics(place.task):
@@ -81,7 +86,7 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             if ours is None or value is None:
                 continue
             records = summary.records_of(place)
-            reason = ", ".join(_differences(spec, row, tasks[place.task], records, ours.n, int(entry.questions)))
+            reason = ", ".join(_differences(spec, alike, tasks[place.task], records, ours.n, int(entry.questions)))
             if reason:
                 verdict = "not comparable"
             elif undisclosed:
@@ -96,6 +101,10 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     return found
 
 
+def _settings(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text) or {}
+
+
 def _printed_value(backbone: str, method: str, benchmark: str, metric: str, subset: str) -> float | None:
     table = printed()
     wanted = {"backbone": backbone, "method": method, "benchmark": benchmark, "metric": metric, "subset": subset}
@@ -106,7 +115,7 @@ def _printed_value(backbone: str, method: str, benchmark: str, metric: str, subs
 
 
 def _differences(
-    backbone: BackboneSpec, row: RowSpec, task: TaskSpec, records: list[Record], n: int, full: int
+    backbone: BackboneSpec, alike: bool, task: TaskSpec, records: list[Record], n: int, full: int
 ) -> Iterator[str]:
     """What keeps our number from being held against the printed one."""
     if backbone.reported_as is None:
@@ -115,7 +124,7 @@ def _differences(
         yield f"{source} data"
     if n < full:
         yield f"a subset ({n:,} of {full:,} questions)"
-    if row.with_:
+    if not alike:
         yield "other settings"
     if task.max_history_tokens is not None and any(r.truncated for r in records):
         yield f"histories cut at {task.max_history_tokens:,} tokens"

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from harness import records
+from harness.config import load
 from harness.reporting import reported
 from harness.reporting.reported import FOLDER, comparisons, printed
 from harness.reporting.summary import Summary
@@ -112,3 +113,19 @@ def test_the_papers_own_setting_gets_a_verdict(invented, tmp_path, monkeypatch, 
 def test_other_settings_are_not_comparable(invented, tmp_path, monkeypatch):
     found = paper_like(invented, tmp_path, monkeypatch, "delta_mem_tsw", [1], {"rank": 4})
     assert (found.verdict, found.reason) == ("not comparable", "other settings")
+
+
+def test_an_ablation_stands_beside_its_own_printed_row(invented, tmp_path, monkeypatch):
+    found = paper_like(invented, tmp_path, monkeypatch, "delta_mem_tsw", [1], {"heads": ["q"]})
+    assert (found.method, found.printed) == ("delta-Mem (TSW) heads=q", 43.15)
+    assert found.verdict != "not comparable"
+
+
+def test_every_printed_ablation_is_run():
+    """All rows of Tables 3 and 4 but the base, which both tables call by their own name."""
+    entries = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False, converters={"settings": reported._settings})
+    ours = [row.with_ for row in load("ablations").rows if row.method == "delta_mem_tsw"]
+    answered = {entry.method for entry in entries.itertuples() if entry.settings and entry.settings in ours}
+    tables = pd.concat(pd.read_csv(FOLDER / f"{name}.csv") for name in ("table3_heads", "table4_depth"))
+    assert set(tables["method"]) - answered == {"delta-Mem (TSW) heads=qo", "delta-Mem (TSW) layers=All Layers"}
+    assert {} in ours
