@@ -80,7 +80,7 @@ def recurrence(
     lengths: Annotated[list[int], typer.Option("--length", help="Tokens. Repeatable.")] = [512, 8192],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """The reference loop against the chunked form, forward and backward, on one thread."""
+    """The chunked and the compiled form against the reference loop, forward and backward, on one thread."""
     _print(recurrences.measure(lengths), "Gated delta rule, rank 8", json)
 
 
