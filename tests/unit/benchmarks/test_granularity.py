@@ -95,14 +95,9 @@ def frame():
     return pd.DataFrame([{**line, "kind": kind, "dose": n, "delta": delta} for kind, n, delta in told])
 
 
-def test_lines_start_at_the_clean_history_and_go_by_dose(tmp_path):
+def test_lines_start_at_the_clean_history_and_go_by_dose():
     assert list(doses._along(frame(), "noise")["delta"]) == [0.0, 0.2, 0.4]
     assert list(doses._along(frame(), "repeats")["dose"]) == [1, 4]
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        doses.write(frame(), tmp_path / name)
-    for file in ("granularity.pdf", "granularity.png"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_an_experiment_without_doses_is_refused(tmp_path):
