@@ -56,6 +56,22 @@ def test_recurrence_compares_every_form_with_the_definition():
     assert found["time_a_token_32768_over_2048"]["goal"] == 1.1
 
 
+def test_overhead_compares_with_the_bare_backbone():
+    words = ["--backbone", "random:tiny-qwen3", "--row", "delta_mem_msw", "--write", "64", "--prompt", "8"]
+    found = printed("overhead", *words, "--decode", "4", "--repeats", "1")
+    assert {name.split(".")[1] for name in found} == {"write", "decode", "training_step", "memory"}
+    for way, goal in (("write", 1.2), ("decode", 0.85), ("training_step", 1.3)):
+        bare, ours = (found[f"delta_mem_msw.{way}.{side}"]["value"] for side in ("bare", "delta_mem"))
+        assert found[f"delta_mem_msw.{way}.ratio"]["value"] == pytest.approx(ours / bare, rel=0.05)
+        assert found[f"delta_mem_msw.{way}.ratio"]["goal"] == goal
+
+
+def test_an_unknown_way_of_overhead_is_told():
+    result = CliRunner().invoke(app, ["overhead", "--way", "writing"])
+    assert isinstance(result.exception, HarnessError)
+    assert "write" in str(result.exception)
+
+
 def record(cell, score, questions):
     return Record(
         experiment=cell.job.experiment, backbone=cell.job.backbone, row=cell.job.row, method=cell.job.row,
