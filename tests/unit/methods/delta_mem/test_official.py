@@ -297,8 +297,8 @@ def test_the_released_adapter_has_324_tensors_of_5456160_numbers():
 def test_there_and_back_is_bit_exact(case, backbone, tmp_path):
     adapter = drawn(**CASES[case])
     _adapter.write_native(adapter, tmp_path / "a")
-    for source, target, to in (("a", "b", "official"), ("b", "c", "native")):
-        assert _tools.convert(tmp_path / source, tmp_path / target, to, backbone) == []
+    assert _tools.convert(tmp_path / "a", tmp_path / "b", "official", backbone) == []
+    assert _tools.convert(tmp_path / "b", tmp_path / "c", "native") == []
     again = _tools.read(tmp_path / "c")
     assert dataclasses.asdict(again.config) == dataclasses.asdict(_tools.read(tmp_path / "a").config)
     assert again.tensors.keys() == adapter.tensors.keys()
@@ -353,3 +353,42 @@ def test_a_value_that_the_format_refuses_is_not_written(tmp_path):
     with pytest.raises(HarnessError, match="delta_scale_init"):
         _official.write(drawn(delta_scale_init=5.0), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- segments of a trace ---
+
+TOKENS = torch.zeros(2, 3, dtype=torch.long)
+SOME = torch.tensor([[4, 4, 9], [-1, 2, 4]])
+NONE = torch.full_like(TOKENS, -1)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "messages", "sentences", "expected"),
+    [
+        ("token", SOME, SOME, None),
+        ("message_mean", SOME, None, [[1, 1, 2], [-1, 0, -1]]),
+        ("message_mean", None, SOME, None),
+        ("message_mean", SOME[:, :2], None, None),
+        ("message_mean", NONE, SOME, None),
+        ("sentence_mean", TOKENS, SOME, [[1, 1, 2], [-1, 0, -1]]),
+        ("sentence_mean", SOME, TOKENS, [[0, 0, 0], [-1, 0, -1]]),
+        ("sentence_mean", TOKENS, None, None),
+        ("sentence_mean", None, TOKENS, None),
+        ("sentence_mean", NONE, TOKENS, None),
+        ("sentence_mean", TOKENS, NONE, None),
+    ],
+)
+def test_segments_are_the_active_ids_in_order_and_none_of_them_means_tokens(granularity, messages, sentences, expected):
+    given = {
+        "write_ids": TOKENS,
+        "write_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+        "write_message_ids": messages,
+        "write_sentence_ids": sentences,
+    }
+    found = _tools.segments(granularity, {name: ids for name, ids in given.items() if ids is not None})
+    assert (None if found is None else found.tolist()) == expected
+
+
+def test_a_mask_that_leaves_no_token_means_tokens():
+    given = {"write_ids": TOKENS, "write_mask": TOKENS, "write_message_ids": TOKENS}
+    assert _tools.segments("message_mean", given) is None
