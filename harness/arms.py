@@ -1,17 +1,52 @@
-"""Whose memory a question gets: its own episode's, or a donor's (RIGOR 2)."""
+"""Whose memory a question gets: its own episode's, a donor's, the mean of all others', or its own in another order
+(RIGOR 2)."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from harness.episodes import Episode
+from harness.episodes import Episode, History
 from harness.errors import HarnessError
 
 FORBIDDEN, AVOIDED = 1e6, 1e3
+
+
+def check(arm: str, episodes: Sequence[Episode]) -> None:
+    """Whether the episodes can serve an arm.
+
+    Raises:
+        HarnessError: they cannot, with the mend.
+    """
+    roots = {e.root for e in episodes}
+    if arm in ("donor", "mean") and len(roots) < 2:
+        raise HarnessError(
+            f"the {arm} arm needs episodes of two root documents but all {len(episodes)} come from '{min(roots)}'; "
+            "raise the task's limits or leave the arm out"
+        )
+    if arm == "shuffled" and all(len(e.history.messages) < 2 for e in episodes):
+        raise HarnessError(
+            "the shuffled arm needs histories of several messages but each here has one; leave the arm out"
+        )
+
+
+def others(episodes: Sequence[Episode], episode: Episode) -> list[Episode]:
+    """The episodes whose mean memory ``episode`` gets: all of another root document."""
+    return [e for e in episodes if e.root != episode.root]
+
+
+def shuffled(episode: Episode, seed: int) -> History:
+    """The history with its messages in another order, never its own; one message stays as it is."""
+    told = episode.history.messages
+    order = list(range(len(told)))
+    rng = random.Random(f"shuffled/{episode.id}/{seed}")
+    while len(told) > 1 and order == sorted(order):
+        rng.shuffle(order)
+    return replace(episode.history, messages=tuple(told[n] for n in order))
 
 
 def donors(episodes: Sequence[Episode], draws: int, seed: int) -> list[dict[str, str]]:
@@ -24,12 +59,8 @@ def donors(episodes: Sequence[Episode], draws: int, seed: int) -> list[dict[str,
         HarnessError: all episodes come from one root document.
     """
     n = len(episodes)
+    check("donor", episodes)
     roots = np.array([e.root for e in episodes])
-    if len(set(roots)) < 2:
-        raise HarnessError(
-            f"the donor arm needs episodes of two root documents but all {n} come from '{roots[0]}'; "
-            "raise the task's limits or leave the arm out"
-        )
     answers = [{a.casefold() for q in e.questions for a in q.answers} for e in episodes]
     cost = np.array([[_cost(roots[i] == roots[j], answers[i] & answers[j]) for j in range(n)] for i in range(n)])
     rng = random.Random(f"donors/{seed}")

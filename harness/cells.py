@@ -113,7 +113,12 @@ class Plan:
 
     @cached_property
     def donors(self) -> list[dict[str, str]]:
-        """For each draw, whose memory an episode gets; none in the arm ``own``."""
+        """For each draw, whose memory an episode gets; none but in the arm ``donor``.
+
+        Raises:
+            HarnessError: the episodes cannot serve the arm.
+        """
+        arms.check(self.cell.arm, self.material.episodes)
         if self.cell.arm != "donor":
             return []
         return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed)
@@ -146,6 +151,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         memories,
         plan.cell.condition,
         asked,
+        arm=plan.cell.arm,
         donors=plan.donors,
         journal=journal,
         batch_size=plan.job.experiment.run.batch_size,

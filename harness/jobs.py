@@ -169,7 +169,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
         missing = [plan for plan in plans if not plan.stands()]
         for plan in missing:
-            _ = plan.donors  # what cannot have a donor is refused before the first answer
+            _ = plan.donors  # episodes that cannot serve an arm are refused before the first answer
         opened = time.perf_counter()
         if missing:
             work.progress.update("gates", 0, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LmEvalTask
 
-from harness import generation
+from harness import arms, generation
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query
 from harness.errors import HarnessError
@@ -106,6 +106,8 @@ class Memories:
     method: MemoryMethod
     states: dict[str, MemoryState | None] = field(default_factory=dict)
     traces: dict[str, MemoryState] = field(default_factory=dict)
+    means: dict[tuple[str, bool], MemoryState] = field(default_factory=dict)
+    """By episode, and whether of traces."""
     write_seconds: float = 0.0
     tokens_written: int = 0
 
@@ -119,6 +121,22 @@ class Memories:
                 backbone = self.method.backbone
                 self.tokens_written += len(backbone.encode(episode.history.messages, system=episode.history.system)[0])
         return self.states[episode.id]
+
+    def shuffled(self, episode: Episode) -> MemoryState | None:
+        """The state after the episode's messages in another order."""
+        return self.of(replace(episode, id=f"{episode.id}/shuffled", history=arms.shuffled(episode, self.method.seed)))
+
+    def mean(
+        self, episode: Episode, episodes: Sequence[Episode], asked: Callable[[Episode], Query] | None = None
+    ) -> MemoryState:
+        """The mean of all others' states, as large as the episode's own; with ``asked`` of their traces."""
+        key = episode.id, asked is not None
+        if key not in self.means:
+            others = arms.others(episodes, episode)
+            own = None if asked else self.of(episode)
+            memories = [self.trace(e, asked(e)) if asked else self.of(e) for e in others]
+            self.means[key] = self.method.mean([m for m in memories if m is not None], own)
+        return self.means[key]
 
     def trace(self, episode: Episode, query: Query) -> MemoryState:
         """What the memory read over the episode's whole prompt."""
@@ -143,7 +161,8 @@ class MemoryLM(LM):
     Args:
         memories: Shared by the cells of a job, so that a history is written once.
         task: Wording, stop texts and episodes; None for foreign documents alone.
-        donors: For each draw, a map from an episode to its donor; empty in the arm ``own``.
+        arm: Whose memory a question gets.
+        donors: For each draw, a map from an episode to its donor; empty but in the arm ``donor``.
     """
 
     def __init__(
@@ -151,13 +170,14 @@ class MemoryLM(LM):
         memories: Memories,
         condition: str,
         task: EpisodeTask | None = None,
+        arm: str = "own",
         donors: Sequence[dict[str, str]] = (),
         journal: Journal | None = None,
         batch_size: int = 16,
         on_episode: Callable[[int], None] = lambda questions: None,
     ) -> None:
         super().__init__()
-        self.memories, self.condition, self.task, self.donors = memories, condition, task, donors
+        self.memories, self.condition, self.task, self.arm, self.donors = memories, condition, task, arm, donors
         self.journal, self.batch_size, self.on_episode = journal, batch_size, on_episode
         self.spent = Spent()
         self.samples: dict[tuple[str, int], dict[str, Any]] = {}
@@ -227,13 +247,26 @@ class MemoryLM(LM):
         return rows
 
     def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
-        method = self.memories.method
-        if self.condition in SHOWN:
-            if donor is None:
-                return method.steer(None, query, writes=True)
-            first = {"history_id": donor.id, "number": 0}
-            return method.steer(self.memories.trace(donor, self.task.query(first)), query)  # type: ignore[union-attr]
-        return method.steer(self.memories.of(donor or episode), query)
+        method, memories, shown = self.memories.method, self.memories, self.condition in SHOWN
+        if self.arm == "zero":
+            return method.steer(None, query)
+        if self.arm == "mean":
+            assert self.task is not None, "foreign documents have no control arms"
+            return method.steer(
+                memories.mean(episode, [*self.task.episodes.values()], self._first if shown else None), query
+            )
+        if shown and donor:
+            return method.steer(memories.trace(donor, self._first(donor)), query)
+        if shown:
+            return method.steer(None, query, writes=True)
+        if self.arm == "shuffled":
+            return method.steer(memories.shuffled(episode), query)
+        return method.steer(memories.of(donor or episode), query)
+
+    def _first(self, episode: Episode) -> Query:
+        """The question with which an episode is traced."""
+        assert self.task is not None, "foreign documents have no control arms"
+        return self.task.query({"history_id": episode.id, "number": 0})
 
     def _visible(self, episode: Episode, steering: Steering) -> Sequence[Any]:
         """What stands in the prompt before the question."""

@@ -133,6 +133,15 @@ class MemoryMethod(ABC):
         """What the memory read at each position of another episode's prompt: the donor of ``replayed``."""
         raise HarnessError(f"method '{self.name}' has no donor arm under 'replayed'; remove the arm from the task")
 
+    def mean(self, memories: Sequence[MemoryState], own: MemoryState | None) -> MemoryState:
+        """What many histories' memories have in common: the control ``mean``.
+
+        Args:
+            memories: States of other histories or, with ``own`` None, traces of other episodes.
+            own: The state whose size the mean is given.
+        """
+        raise HarnessError(f"method '{self.name}' has no mean arm; remove the arm from the task")
+
     def gates(self, probe: Sequence[Episode]) -> list[GateOutcome]:
         """Run the method's own validity gates on a small probe.
 

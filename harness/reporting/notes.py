@@ -27,6 +27,14 @@ class Note(NamedTuple):
     text: str
 
 
+CONTROLS = {
+    "mean": "the mean memory of all other histories, as large as one's own",
+    "shuffled": "the history's messages written in another order",
+    "zero": "the memory that has written nothing",
+}
+"""What an arm is, told where an experiment asks for it."""
+
+
 def notes(experiment: Experiment, summary: Summary) -> list[Note]:
     """Every note of the main table, in the order of reading."""
     return [
@@ -112,8 +120,14 @@ def _reading(experiment: Experiment) -> str:
         "scores in percent, averaged over questions; in brackets the 95% interval, clustered by source document. "
         "own: the memory of the history that is asked about. "
         f"donor: the memory of another one ({draws}, averaged by question). "
-        "Differences are paired by question. An empty cell did not run."
+        f"{_controls(experiment)}Differences are paired by question. An empty cell did not run."
     )
+
+
+def _controls(experiment: Experiment) -> str:
+    """What the less usual arms are, where the experiment asks for them."""
+    asked = {arm for task in experiment.tasks for arms in task.conditions.values() for arm in arms}
+    return "".join(f"{arm}: {text}. " for arm, text in CONTROLS.items() if arm in asked)
 
 
 def _backbones(experiment: Experiment, summary: Summary) -> Iterator[str]:

@@ -92,7 +92,10 @@ class DeltaMem(AdapterMethod):
     }
     capabilities = Capabilities(
         family="online_state",
-        arms={"replayed": ("own", "donor"), "removed": ("own", "donor")},
+        arms={
+            "replayed": ("own", "donor", "mean", "zero"),
+            "removed": ("own", "donor", "mean", "shuffled", "zero"),
+        },
         fits="removed",
     )
     FIT_VERSION = 1
@@ -177,6 +180,12 @@ class DeltaMem(AdapterMethod):
         from methods.delta_mem._trace import trace
 
         return trace(self, history, query)
+
+    def mean(self, memories: Sequence[MemoryState], own: MemoryState | None) -> MemoryState:
+        """The mean state, with each of ``own``'s norms a layer and head; of traces, their one mean read a layer."""
+        from methods.delta_mem._mean import mean
+
+        return mean(memories, own)
 
     def gates(self, probe: Sequence[Episode]) -> list[GateOutcome]:
         from methods.delta_mem._gates import run

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.arms import donors
+from harness.arms import check, donors, others, shuffled
 from harness.episodes import Episode, History, Message, Question
 from harness.errors import HarnessError
 
@@ -55,3 +55,26 @@ def test_a_root_with_most_of_the_episodes_still_gets_other_memories():
 def test_one_root_is_refused():
     with pytest.raises(HarnessError, match="all 3 come from 'same'"):
         donors([episode(n, root="same") for n in range(3)], 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"), [("donor", "two root documents"), ("mean", "two root documents"), ("shuffled", "several messages")]
+)
+def test_episodes_that_cannot_serve_an_arm_are_refused(arm, said):
+    with pytest.raises(HarnessError, match=said):
+        check(arm, [episode(n, root="same") for n in range(3)])
+    check("own", [episode(0)])
+
+
+def test_a_mean_leaves_out_the_own_root_document():
+    episodes = [episode(n, root=f"r{n // 2}") for n in range(6)]
+    assert [e.id for e in others(episodes, episodes[2])] == ["e0", "e1", "e4", "e5"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_a_shuffled_history_has_the_same_messages_in_another_order(count):
+    told = tuple(Message(str(n)) for n in range(count))
+    found = shuffled(Episode("e", History(told, "system"), (), "r", "generated"), 0)
+    assert sorted(m.content for m in found.messages) == sorted(m.content for m in told)
+    assert (found.messages != told) == (count > 1)
+    assert found.system == "system"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 
 from harness import lm
@@ -113,3 +115,46 @@ def test_nothing_is_retrieved_from_an_empty_history(make):
     method = make("bm25_rag")
     assert method.write(History(())) is None
     assert method.steer(None, Query("", "anything?")).messages == ()
+
+
+@pytest.mark.parametrize(("condition", "reference"), [("removed", "question_only"), ("replayed", "frozen")])
+def test_the_zero_arm_is_the_frozen_backbone(condition, reference, make, episodes):
+    expected, _ = asked(make(reference), episodes[:2], condition)
+    assert asked(make(), episodes[:2], condition, arm="zero")[0] == expected
+
+
+def test_the_mean_arm_reads_what_all_other_histories_left(make, episodes):
+    method = make("delta_mem_msw")
+    memories = lm.Memories(method)
+    asked(method, episodes[:3], arm="mean", memories=memories)
+    assert memories.means.keys() == {(e.id, False) for e in episodes[:3]}
+    own, *others = (method.write(e.history).S for e in episodes[:3])
+    found = memories.means[episodes[0].id, False].S
+    norm = lambda S: S.flatten(2).norm(dim=2)  # noqa: E731
+    torch.testing.assert_close(norm(found), norm(own))  # a layer and head, as large as its own
+    mean = sum(others) / 2
+    torch.testing.assert_close(found, mean * (norm(own) / norm(mean))[..., None, None])
+
+
+def test_the_mean_arm_of_a_prompt_reads_one_constant_a_layer(make, episodes):
+    method = make()
+    memories = lm.Memories(method)
+    asked(method, episodes[:3], "replayed", arm="mean", memories=memories)
+    trace = memories.means[episodes[0].id, True]
+    others = [memories.traces[e.id] for e in episodes[1:3]]
+    assert trace.prompt.shape[1] == trace.answer.shape[1] == 1
+    torch.testing.assert_close(trace.prompt[:, 0], sum(t.prompt.mean(1) for t in others) / 2)
+
+
+def test_the_shuffled_arm_writes_another_order(make, episodes):
+    method = make()
+    memories = lm.Memories(method)
+    asked(method, episodes[:2], arm="shuffled", memories=memories)
+    assert memories.states.keys() == {f"{e.id}/shuffled" for e in episodes[:2]}
+    turned = replace(episodes[0].history, messages=episodes[0].history.messages[::-1])
+    torch.testing.assert_close(memories.shuffled(episodes[0]).S, method.write(turned).S)
+
+
+def test_a_method_without_a_mean_says_so(make):
+    with pytest.raises(HarnessError, match="no mean arm"):
+        make("frozen").mean([], None)
