@@ -6,7 +6,9 @@ clean, and ‖ΔS‖ is how far the one lies from the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from harness.episodes import Episode
+    from harness.episodes import Episode, History
     from harness.experiment import Experiment, Job, TaskSpec
-    from harness.method import MemoryMethod
     from harness.reporting.summary import Place, Summary
 
 TASK = "granularity"
@@ -114,11 +115,12 @@ def _states(experiment: Experiment, job: Job, specs: Sequence[TaskSpec], results
         return {}
     spec, folder = experiment.backbones[job.backbone], results / job.path
     with Session.open(spec, row.method, fit=folder, seed=job.seed, run=experiment.run, **row.with_) as session:
+        state = cache(lambda history: session.method.write(history).S)  # type: ignore[union-attr]
         found = {}
         for task in specs:
             plain = clean(Doses(**task.settings)).model_dump()
             pairs = (_episodes(experiment, task, settings) for settings in (task.settings, plain))
-            found[task.name] = dict(pd.DataFrame(moved(session.method, *pairs)).mean())
+            found[task.name] = dict(pd.DataFrame(moved(state, *pairs)).mean())
         return found
 
 
@@ -128,7 +130,9 @@ def _episodes(experiment: Experiment, spec: TaskSpec, settings: dict[str, Any]) 
     return select(task(spec.task).load(experiment.data, "test", settings, spec.episodes), spec, experiment.data.seed)
 
 
-def moved(method: MemoryMethod, disturbed: Sequence[Episode], plain: Sequence[Episode]) -> Iterator[dict[str, float]]:
+def moved(
+    state: Callable[[History], Tensor], disturbed: Sequence[Episode], plain: Sequence[Episode]
+) -> Iterator[dict[str, float]]:
     """How far a disturbed history moves the state, an episode.
 
     With S and S⁰ the states after the disturbed and the clean history of one episode, one matrix of N·r·r entries a
@@ -137,22 +141,14 @@ def moved(method: MemoryMethod, disturbed: Sequence[Episode], plain: Sequence[Ep
     - ``delta``: ‖S − S⁰‖ / ‖S⁰‖, the mean over layers;
     - ``other``: ‖S' − S⁰‖ / ‖S⁰‖ with S' after the clean history of the next episode: what nothing in common gives;
     - ``last``: ‖S − S⁻‖ / ‖S‖ with S⁻ before the last message: how much of the state is the last write.
+
+    Args:
+        state: Gives S after a history, [layers, N, r, r].
     """
-    from dataclasses import replace
-
-    states = [_matrices(method, e) for e in plain]
-    for n, episode in enumerate(disturbed):
-        S, before = _matrices(method, episode), replace(episode.history, messages=episode.history.messages[:-1])
-        yield {
-            "delta": _apart(S, states[n]),
-            "other": _apart(states[(n + 1) % len(states)], states[n]),
-            "last": _apart(_matrices(method, replace(episode, history=before)), S),
-        }
-
-
-def _matrices(method: MemoryMethod, episode: Episode) -> Tensor:
-    """[layers, N, r, r]; of an empty history zeros."""
-    return method.write(episode.history).S  # type: ignore[union-attr]
+    for n, (episode, twin) in enumerate(zip(disturbed, plain, strict=True)):
+        S, S0, next_S0 = (state(e.history) for e in (episode, twin, plain[(n + 1) % len(plain)]))
+        before = replace(episode.history, messages=episode.history.messages[:-1])
+        yield {"delta": _apart(S, S0), "other": _apart(next_S0, S0), "last": _apart(state(before), S)}
 
 
 def _apart(left: Tensor, right: Tensor) -> float:

@@ -63,18 +63,13 @@ def test_recall_comes_from_records_and_the_state_from_fits(ran):
     assert (out / "granularity.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.fixture
-def memory(tiny):
+def test_the_state_moves_by_what_is_said_and_by_nothing_else(tiny):
     cls, settings = resolve("delta_mem_ssw")
-    method = cls(settings, tiny(), 1)
-    yield method
-    method.close()
-
-
-def test_the_state_moves_by_what_is_said_and_by_nothing_else(memory):
+    memory = cls(settings, tiny(), 1)
+    state = lambda history: memory.write(history).S  # noqa: E731
     load = lambda **settings: task("granularity").load(DataSpec(), "test", {"facts": 2, **settings}, 3).episodes  # noqa: E731
-    clean = list(granularity.moved(memory, load(), load()))
-    again = list(granularity.moved(memory, load(repeats=2), load()))
+    clean = list(granularity.moved(state, load(), load()))
+    again = list(granularity.moved(state, load(repeats=2), load()))
     assert [m["delta"] for m in clean] == [0, 0, 0]
     assert all(m["delta"] > 0 for m in again)
     assert [m["other"] for m in clean] == [m["other"] for m in again]
