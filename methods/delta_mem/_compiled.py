@@ -33,6 +33,9 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """One memory's reads and writes without gradients, from packed projections: in one call, for a few tokens.
 
+    Beyond some hundred tokens torch's tanh and sigmoid before :func:`methods.delta_mem._recurrence.scan` are as fast.
+    The caller sees to it that ``compiles(packed, state)`` holds; memory is read by the shapes that config gives.
+
     Args:
         packed: [B, T, P], projections of q, k, v, beta and, where ``lambda_bias`` is given, lambda, without biases;
             the entries of a token side by side.

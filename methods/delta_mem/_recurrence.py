@@ -31,7 +31,7 @@ EVERY = 32
 """Tokens between two kept states of the compiled form: the states of such a stretch fit a core's first cache."""
 
 
-WIDEST = 256
+WIDEST = 64
 """The largest rank of the compiled form, which keeps the states of some tokens on the stack."""
 
 

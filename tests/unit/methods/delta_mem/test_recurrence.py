@@ -171,6 +171,12 @@ def test_the_door_compiles_what_the_kernels_can_take(problem, chosen, T, dtype):
     assert chosen == ["compiled"]
 
 
+def test_the_door_compiles_no_state_that_is_too_wide(problem, chosen):
+    scan(*problem(2, B=1, N=1, r=_recurrence.WIDEST))
+    scan(*problem(2, B=1, N=1, r=_recurrence.WIDEST + 1))
+    assert chosen == ["compiled", "chunked"]
+
+
 @pytest.mark.parametrize(("T", "name"), [(1, "step"), (20, "chunked")])
 def test_the_door_does_without_numba(problem, far, chosen, monkeypatch, T, name):
     monkeypatch.setattr(_recurrence, "_kernels", lambda: False)
