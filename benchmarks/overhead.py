@@ -160,7 +160,8 @@ def _steered_loss(side: Side, ids: Tensor, reads: training.Reads) -> Tensor:
     from methods.delta_mem import _fit
 
     method = side.session.method
-    batch = _fit.Batch(ids, torch.ones_like(ids), _messages(side, ids.shape[1]), torch.ones(1, dtype=torch.long), reads)
+    one = torch.ones(1, dtype=torch.long, device=ids.device)
+    batch = _fit.Batch(ids, torch.ones_like(ids), _messages(side, ids.shape[1]), one, reads)
     return _fit.loss(method, batch)[0]
 
 

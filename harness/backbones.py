@@ -1,4 +1,4 @@
-"""Frozen language models with their tokenizers: hub id, local folder, packaged GGUF, or random weights.
+"""Frozen language models with their tokenizers: hub id, local folder, packaged GGUF, random weights, or trained here.
 
 Chat template, padding and end-of-sequence are handled here, once.
 """
@@ -29,6 +29,9 @@ from harness import cache
 from harness.episodes import Message, digest, spoken
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
+from harness.method import Unit
+from harness.progress import Progress
+from harness.segments import by_sentence
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -85,22 +88,30 @@ class Backbone:
         return int(self.eos_token_ids[0] if pad is None else pad)
 
     def encode(
-        self, messages: Sequence[Message], *, system: str = "", answer_next: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        system: str = "",
+        answer_next: bool = False,
+        unit: Unit = "message",
     ) -> tuple[list[int], list[int]]:
-        """Token ids of a conversation in the backbone's chat template, and the message each belongs to.
+        """Token ids of a conversation in the backbone's chat template, and the message or sentence each belongs to.
 
         Messages count from 0; the system message and the opening of the answer are -1 (specification 1.7). A token
-        belongs to the message in whose part of the rendered text it starts.
+        belongs to the message in whose part of the rendered text it starts. Sentences count on from message to
+        message; only a message's content is in them, not what the template puts around it.
 
         Args:
             messages: What is said, without the system message.
             system: The instruction; empty for none (some templates then put one of their own).
             answer_next: End with the opening of an assistant turn.
+            unit: Whose number is given for each token.
         """
         chat: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         ends = [len(self._render(chat))] if chat else [0]
-        for message, text in zip(messages, spoken(messages), strict=True):
-            chat.append({"role": message.role, "content": text})
+        texts = spoken(messages)
+        for message, told in zip(messages, texts, strict=True):
+            chat.append({"role": message.role, "content": told})
             ends.append(len(self._render(chat)))
         if not chat:
             return [], []
@@ -111,6 +122,8 @@ class Backbone:
             while j < len(ends) and start >= ends[j]:
                 j += 1
             owner.append(j - 1 if j < len(ends) else -1)
+        if unit == "sentence":
+            owner = _sentences(text, encoded["offset_mapping"], owner, ends, texts)
         return ids, owner
 
     def _render(self, chat: list[dict[str, str]], answer_next: bool = False) -> str:
@@ -201,6 +214,24 @@ class Backbone:
         }
 
 
+def _sentences(
+    text: str, spans: Sequence[tuple[int, int]], owner: Sequence[int], ends: Sequence[int], contents: Sequence[str]
+) -> list[int]:
+    """The sentence of each token, -1 for none, given the message of each and where messages end in the text."""
+    found, count = [-1] * len(spans), 0
+    for n, content in enumerate(contents):
+        at = text.find(content.strip(), ends[n], ends[n + 1])  # templates may strip what they are given
+        if at < 0:
+            continue
+        end = at + len(content.strip())
+        inside = [t for t, (begin, _) in enumerate(spans) if owner[t] == n and at <= begin < end]
+        numbers = by_sentence(text[at:end], [(spans[t][0] - at, spans[t][1] - at) for t in inside])
+        for t, number in zip(inside, numbers, strict=True):
+            found[t] = count + number
+        count += max(numbers, default=-1) + 1
+    return found
+
+
 def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
     """Load a backbone, frozen and in evaluation mode.
 
@@ -231,16 +262,20 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
     return Backbone(spec, model, tokenizer, identity)
 
 
-def prepare(spec: BackboneSpec) -> str:
-    """Make a backbone ready to be opened quickly: convert a packaged GGUF, check what was converted before."""
+def prepare(spec: BackboneSpec, progress: Progress | None = None) -> str:
+    """Make a backbone ready to be opened quickly: convert a packaged GGUF, check what was converted before, train."""
     if spec.random:
         shape(spec.random)
         return spec.random
-    return locate(spec, check=True)[0]
+    return locate(spec, check=True, progress=progress)[0]
 
 
-def locate(spec: BackboneSpec, *, check: bool = False) -> tuple[str, str]:
+def locate(spec: BackboneSpec, *, check: bool = False, progress: Progress | None = None) -> tuple[str, str]:
     """Folder or hub id to load from, and the revision."""
+    if spec.trained:
+        from harness import trained
+
+        return str(trained.folder(spec.trained, progress)), "main"
     if spec.gguf:
         return str(_converted(spec.gguf, check=check)), "main"
     if spec.folder:

@@ -20,7 +20,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, St
 from harness.backbones import Backbone
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
-from harness.method import Steering
+from harness.method import Steering, Unit
 
 WORTH_SHARING = 64
 """Tokens that a common beginning must save: a forward of its own reads all weights once, however short it is."""
@@ -28,7 +28,7 @@ WORTH_SHARING = 64
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a chat prompt, and the message each token belongs to (-1: none)."""
+    """Token ids of a chat prompt, and the message or sentence each token belongs to (-1: none)."""
 
     ids: list[int]
     owner: list[int]
@@ -57,9 +57,10 @@ class Seconds:
     decode: float = 0.0
 
 
-def prompt(backbone: Backbone, visible: Sequence[Message], query: Query) -> Prompt:
+def prompt(backbone: Backbone, visible: Sequence[Message], query: Query, unit: Unit = "message") -> Prompt:
     """Instruction, visible messages, question and the opening of the answer, in the chat template."""
-    ids, owner = backbone.encode((*visible, Message(query.text)), system=query.system, answer_next=True)
+    asked = (*visible, Message(query.text))
+    ids, owner = backbone.encode(asked, system=query.system, answer_next=True, unit=unit)
     if len(ids) >= backbone.window:
         raise HarnessError(
             f"question '{query.question_id}' makes a prompt of {len(ids)} tokens, beyond the backbone's window of "

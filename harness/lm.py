@@ -235,7 +235,7 @@ class MemoryLM(LM):
         pairs = list(zip(queries, steerings, strict=True))
         for _, alike in groupby(pairs, key=lambda pair: pair[1].acts):
             batch = list(alike)
-            prompts = [generation.prompt(self.backbone, self._visible(episode, s), q) for q, s in batch]
+            prompts = [generation.prompt(self.backbone, self._visible(episode, s), q, s.unit) for q, s in batch]
             answers, seconds = generation.answer(
                 self.backbone, prompts, batch[0][1], max_new_tokens=cap, stop=stop, batch_size=self.batch_size
             )

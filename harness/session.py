@@ -133,7 +133,7 @@ class Session:
         answers: list[str] = []
         for _, alike in groupby(steered, key=lambda pair: pair[1].acts):
             batch = list(alike)
-            prompts = [generation.prompt(self.backbone, s.messages or self.messages, q) for q, s in batch]
+            prompts = [generation.prompt(self.backbone, s.messages or self.messages, q, s.unit) for q, s in batch]
             found, _ = generation.answer(
                 self.backbone, prompts, batch[0][1], max_new_tokens=max_new_tokens, batch_size=self.batch_size
             )

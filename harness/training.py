@@ -53,11 +53,13 @@ class Reads:
     """The answer's tokens and the end of its turn; ``IGNORED`` elsewhere."""
 
 
-def answer_ids(backbone: Backbone, messages: Sequence[Message], system: str, answer: str) -> tuple[list[int], int]:
-    """Tokens of a conversation that ends with ``answer``, and where the answer begins."""
+def answer_ids(
+    backbone: Backbone, messages: Sequence[Message], system: str, answer: str, *, header: bool = False
+) -> tuple[list[int], int]:
+    """Tokens of a conversation that ends with ``answer``, and where the answer, or its turn's header, begins."""
     prompt, _ = backbone.encode(messages, system=system, answer_next=True)
     ids = prompt + backbone.tokenizer(answer, add_special_tokens=False)["input_ids"] + [backbone.turn_end_id]
-    return ids, len(prompt)
+    return ids, len(backbone.encode(messages, system=system)[0]) if header else len(prompt)
 
 
 def reads(backbone: Backbone, rows: Sequence[tuple[list[int], int]], limit: int) -> Reads:

@@ -58,7 +58,7 @@ def run(method: DeltaMem, episodes: Sequence[Episode]) -> list[GateOutcome]:
     Raises:
         GateError: one failed.
     """
-    probes = [_probe(method.backbone, e) for e in episodes[:2]]
+    probes = [_probe(method, e) for e in episodes[:2]]
     if len(probes) < 2:
         probes.append(Probe(probes[0].ids[::-1], probes[0].owner, probes[0].question))
     first, second = probes
@@ -75,8 +75,9 @@ def run(method: DeltaMem, episodes: Sequence[Episode]) -> list[GateOutcome]:
     return results
 
 
-def _probe(backbone: Backbone, episode: Episode) -> Probe:
-    ids, owner = backbone.encode(episode.history.messages, system=episode.history.system)
+def _probe(method: DeltaMem, episode: Episode) -> Probe:
+    backbone = method.backbone
+    ids, owner = backbone.encode(episode.history.messages, system=episode.history.system, unit=method.unit)
     question, _ = backbone.encode([Message(episode.questions[0].text)], system=episode.history.system, answer_next=True)
     return Probe(ids[-TOKENS:], owner[-TOKENS:], question[-TOKENS:])
 
@@ -245,7 +246,7 @@ def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
         with _plain.watched(layer) as seen:
             states = _write(method, [probe])[0]
             _read(method, states, probe.question)
-        owner = probe.owner if memory.config.memory_write_granularity == "message_mean" else None
+        owner = probe.owner if memory.config.memory_write_granularity != "token" else None
         S = torch.zeros_like(states[layer.index][0])
         for (x, found), messages, writes in zip(seen, (owner, None), (True, False), strict=True):
             reads, S = _plain.scan(memory, x, S, messages, writes)

@@ -87,9 +87,11 @@ class Start:
     memory: Any
     state: MemoryState | None
     writes: bool
+    generated: bool = True
+    """Whether the answer's tokens are written with the prompt's."""
 
     def __call__(self) -> Any:
         if isinstance(self.state, Trace):
             return self.memory.memory_cache(writes=False, replayed=(self.state.prompt, self.state.answer))
         rows = self.state.rows() if isinstance(self.state, DeltaState) else None
-        return self.memory.memory_cache(rows, writes=self.writes)
+        return self.memory.memory_cache(rows, writes=self.writes, generated=self.generated)

@@ -26,8 +26,9 @@ ANSWER = 16
 def trace(method: DeltaMem, history: History, query: Query) -> Trace:
     """Stream over the prompt from a zero state, answer greedily, and keep every read."""
     backbone = method.backbone
-    ids, owner = backbone.encode((*history.messages, Message(query.text)), system=query.system, answer_next=True)
-    cache = method.memory.memory_cache()
+    asked = (*history.messages, Message(query.text))
+    ids, owner = backbone.encode(asked, system=query.system, answer_next=True, unit=method.unit)
+    cache = method.memory.memory_cache(generated=method.config.answer_writes)
     cache.recorded = [[] for _ in cache.states]
     hidden = method.feed(cache, ids, owner)
     prompt = _recorded(cache)

@@ -1,0 +1,33 @@
+"""Where sentences begin: the unit of sentence writes (specification 1.7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+BOUNDARY = re.compile(r"""\n{2,}|(?<=[.!?;:])["')\]”’]*\s+""")
+"""Two or more newlines, or whitespace after a mark, closing quotes and brackets between them."""
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Offsets at which the sentences of a text begin, the first at 0; none of a blank text.
+
+    What follows the mark, closing quotes and whitespace, begins the next sentence; blank ends are not one.
+    """
+    cuts = [m.start() for m in BOUNDARY.finditer(text) if text[: m.start()].strip() and text[m.start() :].strip()]
+    return [0, *cuts] if text.strip() else []
+
+
+def by_sentence(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The sentence that each token of a text belongs to, from 0.
+
+    Args:
+        text: What was tokenised.
+        spans: Offsets [start, end) of its tokens, in order.
+
+    A text with a token that reaches over a boundary is one sentence.
+    """
+    starts = sentence_starts(text)
+    if any(begin < cut < end for cut in starts for begin, end in spans):
+        starts = starts[:1]
+    return [sum(cut <= begin for cut in starts) - 1 for begin, _ in spans]
