@@ -40,6 +40,12 @@ def test_what_methods_train_is_the_closed_form(shape):
     assert parameters.size(outlined(shape)) == TOTALS[shape]  # each was taken off again
 
 
+def test_positions_and_rotation_are_the_published_ones():
+    found = {shape: outlined(shape).model.config for shape in TOTALS}
+    assert [c.max_position_embeddings for c in found.values()] == [262_144, 40_960, 65_536]
+    assert [c.rope_parameters["rope_theta"] for c in found.values()] == [5e6, 1e6, 5e6]
+
+
 def test_every_fourth_layer_of_smollm3_has_no_rotation():
     assert outlined("smollm3-3b").model.config.no_rope_layers == [1, 1, 1, 0] * 9
 
