@@ -78,12 +78,12 @@ class Scan(torch.autograd.Function):
         state = _matrices(tensors[6])
         B, T, N, r = q.shape
         reads, last = q.new_empty(B, T, N, r), q.new_empty(B, N, r, r)
-        keep, saved = log_keep.exp(), None
+        saved = None
         if any(ctx.needs_input_grad):
             ctx.every = every
             saved = q.new_empty(B, N, -(-T // every), -(-r // _kernel.LANES), r, _kernel.LANES)
-            ctx.save_for_backward(q, k, v, keep, erase, write, saved)
-        _run(_kernel.forward, (q, k, v, keep, erase, write, reads), (state, last, saved), every)
+            ctx.save_for_backward(q, k, v, log_keep, erase, write, saved)
+        _run(_kernel.forward, (q, k, v, log_keep, erase, write, reads), (state, last, saved), every)
         return reads, last
 
     @staticmethod
@@ -126,7 +126,7 @@ def _run(
     The threads are Python's, as the kernels hold no interpreter lock: numba's own layers may not be entered by two
     threads at once, or bring a second OpenMP beside torch's.
     """
-    q, keep = tokens[0], tokens[3]
+    q, gate = tokens[0], tokens[3]
     B, T, N, r = q.shape
     table = np.array(
         [(x.data_ptr(), x.stride(0), x.stride(2), x.stride(1)) if x is not None else (0, 0, 0, 0) for x in tokens]
@@ -134,7 +134,7 @@ def _run(
     )
     rank = None if r == _kernel.LANES else r
     work = lambda first, last: kernel(  # noqa: E731
-        table, _ONE[q.dtype], T, N, rank, keep.shape[-1] > 1, every, first, last
+        table, _ONE[q.dtype], T, N, rank, gate.shape[-1] > 1, every, first, last
     )
     pairs = B * N
     threads = min(torch.get_num_threads(), pairs) if T * pairs * r * r >= ALONE else 1

@@ -95,6 +95,38 @@ def _total(_typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def _exp(_typing: Any, vector: Any) -> Any:
+    """e^x to rounding, for x up to 88; 0 below the smallest normal number, so that -inf is well too.
+
+    x = n log 2 + y with |y| ≤ log 2 / 2: a Taylor sum gives e^y, and n goes to the exponent's bits. Adding 1.5 · 2^m,
+    m the bits of a mantissa, rounds to a whole number and leaves n in the lowest bits.
+    """
+    double = vector.dtype == types.float64
+    mantissa, bias, lowest, degree = (52, 1023, -708.0, 13) if double else (23, 127, -87.0, 7)
+    high, low = (0.693147180369123816490, 1.90821492927058770002e-10) if double else (0.693359375, -2.12194440e-4)
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        x, of = args[0], args[0].type
+        bits = ir.VectorType(ir.IntType(64 if double else 32), LANES)
+        every = lambda number, kind=of: ir.Constant(kind, [number] * LANES)  # noqa: E731
+        times_plus = lambda a, b, c: builder.fadd(  # noqa: E731
+            builder.fmul(a, b, flags=("contract",)), c, flags=("contract",)
+        )
+        whole = every(1.5 * 2.0**mantissa)
+        shifted = times_plus(x, every(1 / math.log(2)), whole)
+        n = builder.fsub(shifted, whole)
+        y = times_plus(n, every(-low), times_plus(n, every(-high), x))
+        total = every(1 / math.factorial(degree))
+        for k in range(degree - 1, -1, -1):
+            total = times_plus(total, y, every(1 / math.factorial(k)))
+        power = builder.shl(builder.add(builder.bitcast(shifted, bits), every(bias, bits)), every(mantissa, bits))
+        result = builder.fmul(total, builder.bitcast(power, of))
+        return builder.select(builder.fcmp_ordered("<", x, every(lowest)), every(0.0), result)
+
+    return vector(vector), generate
+
+
+@intrinsic
 def _pointer(_typing: Any, address: Any, offset: Any, one: Any) -> Any:
     """The element ``offset`` beyond an address."""
 
@@ -255,7 +287,7 @@ def _put_gate(target, at, row, rows, wide, vector):
 def forward(x, one, T, N, rank, wide, every, first, last):
     """Reads and the last state; where there is a place for them, the states before every ``every`` tokens.
 
-    Rows of the table: q, k, v, keep, erase, write, reads; state, last state, checkpoints (address 0: none).
+    Rows of the table: q, k, v, log keep, erase, write, reads; state, last state, checkpoints (address 0: none).
     ``rank`` is None for LANES, which is then a constant.
     """
     r = LANES if rank is None else rank
@@ -266,7 +298,7 @@ def forward(x, one, T, N, rank, wide, every, first, last):
     for pair in range(first, last):
         b, n = pair // N, pair % N
         q, k, v = _tensor(x, 0, b, n, one), _tensor(x, 1, b, n, one), _tensor(x, 2, b, n, one)
-        keep, erase, write = _tensor(x, 3, b, n, one), _tensor(x, 4, b, n, one), _tensor(x, 5, b, n, one)
+        log_keep, erase, write = _tensor(x, 3, b, n, one), _tensor(x, 4, b, n, one), _tensor(x, 5, b, n, one)
         before, after, reads = _tensor(x, 7, b, n, one), _tensor(x, 8, b, n, one), _tensor(x, 6, b, n, one)
         saved = _tensor(x, 9, b, n, one)
         for row in range(0, r, LANES):
@@ -280,7 +312,7 @@ def forward(x, one, T, N, rank, wide, every, first, last):
                     predicted = _product(S, 0, k, t * k_step, r)
                     wanted = _gate(write, t * write_step, row, rows, wide) * _load(v, t * v_step + row, rows)
                     value = wanted - _gate(erase, t * erase_step, row, rows, wide) * predicted
-                    _update(S, 0, 0, _gate(keep, t * keep_step, row, rows, wide), value, k, t * k_step, r)
+                    _update(S, 0, 0, _exp(_gate(log_keep, t * keep_step, row, rows, wide)), value, k, t * k_step, r)
             _scatter(S, after, row, rows, r)
 
 
@@ -288,7 +320,7 @@ def forward(x, one, T, N, rank, wide, every, first, last):
 def backward(x, one, T, N, rank, wide, every, first, last):
     """Gradients, by a reverse scan: a stretch of ``every`` tokens is run anew from the state before it.
 
-    Rows of the table: q, k, v, keep, erase, write, gradient of reads, gradients of q, k, v, log keep, erase, write;
+    Rows of the table: q, k, v, log keep, erase, write, gradient of reads, gradients of q, k, v, log keep, erase, write;
     gradient of the last state, checkpoints, gradient of the state. Gradients with address 0 are not wanted.
     """
     r = LANES if rank is None else rank
@@ -304,7 +336,7 @@ def backward(x, one, T, N, rank, wide, every, first, last):
     for pair in range(first, last):
         b, n = pair // N, pair % N
         q, k, v = _tensor(x, 0, b, n, one), _tensor(x, 1, b, n, one), _tensor(x, 2, b, n, one)
-        keep, erase, write = _tensor(x, 3, b, n, one), _tensor(x, 4, b, n, one), _tensor(x, 5, b, n, one)
+        log_keep, erase, write = _tensor(x, 3, b, n, one), _tensor(x, 4, b, n, one), _tensor(x, 5, b, n, one)
         d_reads, d_after, saved = _tensor(x, 6, b, n, one), _tensor(x, 13, b, n, one), _tensor(x, 14, b, n, one)
         d_q, d_k, d_v = _tensor(x, 7, b, n, one), _tensor(x, 8, b, n, one), _tensor(x, 9, b, n, one)
         d_keep, d_erase, d_write = _tensor(x, 10, b, n, one), _tensor(x, 11, b, n, one), _tensor(x, 12, b, n, one)
@@ -322,10 +354,19 @@ def backward(x, one, T, N, rank, wide, every, first, last):
                     if t + 1 < stop:
                         wanted = _gate(write, t * write_step, row, rows, wide) * _load(v, t * v_step + row, rows)
                         value = wanted - _gate(erase, t * erase_step, row, rows, wide) * predicted
-                        _update(S, at, at + size, _gate(keep, t * keep_step, row, rows, wide), value, k, t * k_step, r)
+                        _update(
+                            S,
+                            at,
+                            at + size,
+                            _exp(_gate(log_keep, t * keep_step, row, rows, wide)),
+                            value,
+                            k,
+                            t * k_step,
+                            r,
+                        )
                 for t in range(stop - 1, start - 1, -1):
                     at = (t - start) * size
-                    kept = _gate(keep, t * keep_step, row, rows, wide)
+                    kept = _exp(_gate(log_keep, t * keep_step, row, rows, wide))
                     erased = _gate(erase, t * erase_step, row, rows, wide)
                     written = _gate(write, t * write_step, row, rows, wide)
                     wanted, d_read = _load(v, t * v_step + row, rows), _load(d_reads, t * d_reads_step + row, rows)

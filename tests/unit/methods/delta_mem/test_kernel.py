@@ -60,6 +60,17 @@ def test_8192_tokens_in_fp32(problem, far):
     assert far(compiled(*args), compiled(*(x.double() for x in args))) < 1e-6
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+def test_keep_is_the_exponential_of_its_log(dtype, close):
+    """One token on a state of ones, nothing written: the last state is keep."""
+    log_keep = torch.cat([-torch.logspace(-9, 1.9, 4000), torch.tensor([0.0, -0.0, -1e4, -torch.inf])]).to(dtype)
+    none, state = torch.zeros(1, 1, len(log_keep), 1, dtype=dtype), torch.ones(1, len(log_keep), 1, 1, dtype=dtype)
+    keep = compiled(none, none, none, log_keep.view_as(none), none, none, state)[1].flatten()
+    expected = log_keep.double().exp()
+    assert ((keep.double() - expected).abs() <= close * expected).all()
+    assert keep[-4:].tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
 def test_nothing_wanted_is_nothing_kept(problem):
     args = problem(10)
     assert all(x.grad_fn is None for x in compiled(*args))
