@@ -67,7 +67,7 @@ class Scan(torch.autograd.Function):
     Takes what a form takes, and the tokens between two states kept for the backward pass.
 
     Raises:
-        ValueError: Where shapes do not fit, since the kernels read memory by them.
+        RuntimeError: Where shapes do not fit, since the kernels read memory by them.
     """
 
     @staticmethod
@@ -105,7 +105,7 @@ def _fit(q: Tensor, k: Tensor, v: Tensor, log_keep: Tensor, erase: Tensor, write
     gates = log_keep.shape == erase.shape == write.shape in {(*BTN, r), (*BTN, 1)}
     if not (gates and q.shape == k.shape == v.shape and state.shape == (BTN[0], BTN[2], r, r)):
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v, log_keep, erase, write, state))
-        raise ValueError(f"q, k, v, log_keep, erase, write and state do not fit together; their shapes are {shapes}")
+        raise RuntimeError(f"q, k, v, log_keep, erase, write and state do not fit together; their shapes are {shapes}")
 
 
 def _rows(x: Tensor) -> Tensor:

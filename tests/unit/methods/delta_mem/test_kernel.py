@@ -100,7 +100,7 @@ def test_arguments_stay_as_they_are(problem):
 def test_shapes_that_do_not_fit_are_refused(problem, which, shape):
     args = list(problem(10))
     args[which] = torch.zeros(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(RuntimeError, match="do not fit together"):
         compiled(*args)
 
 
