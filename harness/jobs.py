@@ -104,7 +104,7 @@ def _open(spec: str, run: str) -> Backbone:
 
 def _prepare(work: _Work) -> dict[str, Any]:
     """Convert or fetch the backbone once, before jobs want it at the same time."""
-    backbones.prepare(work.experiment.backbones[work.backbone])
+    backbones.prepare(work.experiment.backbones[work.backbone], work.progress)
     facts = work.open().describe()
     records.write_json(work.results / work.experiment.name / work.backbone / "backbone.json", facts)
     return facts

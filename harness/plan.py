@@ -30,6 +30,8 @@ BYTES = {"cpu": 6.5e9, "cuda": 1e12}
 """Bytes of weights read a second in decoding."""
 CHARACTERS_A_TOKEN = 4
 QUESTION_TOKENS = 48
+TRAINED_PARAMETERS = 1e5
+"""About what a recipe under harness/recipes has."""
 TRAINED_SHARE = 0.01
 """Trained parameters, of the backbone's; a checkpoint keeps them and two moments in fp32."""
 SAMPLE_BYTES = 300
@@ -175,6 +177,8 @@ def parameters(spec: BackboneSpec) -> float:
             raise HarnessError(f"the package '{spec.gguf}' is not installed; run `make env`")
         files = Path(package.submodule_search_locations[0]).glob("*.gguf")
         return sum(file.stat().st_size for file in files) / 0.7  # four to six bits a weight, embeddings more
+    if spec.trained:
+        return TRAINED_PARAMETERS
     shapes = Path(__file__).with_name("shapes")
     if not (shapes / f"{spec.random}.json").is_file():
         known = ", ".join(sorted(p.stem for p in shapes.glob("*.json")))

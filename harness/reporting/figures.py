@@ -1,4 +1,5 @@
-"""One figure: each row's own memory, another history's, and no memory at all, a panel a task.
+"""The figure of memory: each row's own memory, another history's, and no memory at all, a panel a task; and, where an
+experiment asks for it, that of capacity.
 
 The raw history is out of sight in every point."""
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.experiment import Experiment, TaskSpec
 from harness.records import atomic
+from harness.reporting import capacity
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
 
@@ -30,7 +32,8 @@ STYLE: dict[str, dict[str, Any]] = {
 
 
 def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
-    """Write ``memory.pdf`` and ``memory.png`` into ``out``; equal answers give equal pictures.
+    """Write ``memory.pdf`` and ``memory.png`` into ``out``, and the same of ``capacity``; equal answers give equal
+    pictures.
 
     Raises:
         HarnessError: a record or its samples are torn, doubled, foreign or at odds; nothing is written then.
@@ -44,13 +47,17 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
         matplotlib.rc("pdf", fonttype=42)
         matplotlib.rc("axes.spines", top=False, right=False)
         pyplot.switch_backend("agg")
-        figure = _draw(experiment, Summary(experiment, results))
+        summary = Summary(experiment, results)
+        drawn = {"memory": _draw(experiment, summary)}
+        if capacity.applies(experiment):
+            drawn["capacity"] = capacity.draw(experiment, summary)
         written = []
-        for name, metadata in (("memory.pdf", {"CreationDate": None}), ("memory.png", {"Software": None})):
-            with atomic(out / name) as temporary:
-                figure.savefig(temporary, format=name[-3:], dpi=200, metadata=metadata)
-            written.append(out / name)
-        pyplot.close(figure)
+        for name, figure in drawn.items():
+            for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+                with atomic(out / f"{name}.{kind}") as temporary:
+                    figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+                written.append(out / f"{name}.{kind}")
+            pyplot.close(figure)
     return written
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from harness import statistics
-from harness.experiment import Experiment
+from harness.experiment import SOURCES, Experiment
 from harness.records import Record
 from harness.reporting.render import cell
 from harness.reporting.summary import Place, Summary, spread
@@ -141,7 +141,7 @@ def _described(record: Record) -> str:
     """Where the weights came from, and the arithmetic they ran in."""
     about = record.provenance.backbone
     spec = about.get("spec") or {}
-    source = next((f"{k} {spec[k]}" for k in ("hub", "folder", "gguf", "random") if spec.get(k)), "")
+    source = next((f"{k} {spec[k]}" for k in SOURCES if spec.get(k)), "")
     revision = f"revision {about['revision']}" if about.get("revision") else ""
     digest = f"weights {str(about['digest'])[:12]}" if about.get("digest") else ""
     ran = f"{record.provenance.dtype}, {record.provenance.attention} attention"

@@ -55,7 +55,7 @@ def test_the_schema_on_disk_is_current():
         (("limit: 4", "settings: {fact: 2}"), 7, "unknown key 'fact'; did you mean 'facts'?"),
         (("limit: 4", "settings: {facts: 2, values: 1}"), 7, "values"),
         (("[frozen, lora]", "[{row: lora, with: {rnk: 2}}]"), 4, "wrong setting 'rnk'"),
-        (("random: tiny-llama", "random: a, hub: b"), 3, "exactly one of hub, folder, gguf, random"),
+        (("random: tiny-llama", "random: a, hub: b"), 3, "exactly one of hub, folder, gguf, random, trained"),
         (("name: x", "name: ../x"), 1, "must be a name of letters"),
         (("limit: 4", "limit: 4\n  - task: write_clear_read"), 1, "task 'write_clear_read' is named twice"),
         (("limit: 4", "as: ../x"), 7, "must be a name of letters"),
