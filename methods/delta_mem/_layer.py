@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,18 @@ from torch import Tensor, nn
 
 from methods.delta_mem._cache import MemoryCache, Segments
 from methods.delta_mem._config import DeltaMemConfig
-from methods.delta_mem._recurrence import scan
+from methods.delta_mem._recurrence import compiles, scan
 
 HEADS = ("q", "k", "v", "o")
+FEW = 16
+"""Tokens up to which everything after the projections is one compiled call; for more, activations are vectorised."""
 
 
 @dataclass
 class Call:
     """One forward of the backbone, as all its memories see it."""
 
+    adapter: str
     mask: Tensor | None
     """[B, T] bool: which tokens are real; None where all are."""
     cache: MemoryCache
@@ -36,24 +40,30 @@ class Prepared:
     memory: DeltaMemory
     packed: Tensor
     """[P, H]: the rows of q, k, v, β and, uncoupled, λ, so that one product gives all of them."""
+    biases: tuple[Tensor, Tensor | None]
+    """[N g], of β and, uncoupled, of λ; at least fp32."""
     heads: dict[str, Tensor]
-    """[out, R] a head: W_Δ times everything that scales it."""
+    """[R, out] a head: the transpose of W_Δ, times everything that scales it."""
+    fused: Callable[..., tuple[Tensor, Tensor]] | None
+    """Does all that follows the projections in one call; None where it cannot (a GPU, bf16, no compiler)."""
 
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # a cache is copied for its rows; the weights stay one
 
     def correct(self, head: str, output: Tensor, reads: Tensor) -> Tensor:
-        """The output of a head's projection, [B, T, out], corrected by reads [B, T, R]; without gradient, in place."""
-        config = self.memory.config
-        if head not in self.heads:
+        """The output of a head's projection, [B, T, out], corrected by reads [B T, R]; without gradient, in place."""
+        weight, config = self.heads.get(head), self.memory.config
+        if weight is None:
             return output
         if head == "o" and config.delta_o_rmsnorm:
-            delta, gain = F.linear(reads, self.heads[head].to(reads.dtype)), self.memory.delta_o_rmsnorm_weight
-            delta = F.rms_norm(delta, gain.shape, gain.to(delta.dtype), config.delta_o_rmsnorm_eps)
-            return output + delta.to(output.dtype)
-        flat, reads = output.flatten(0, 1), reads.to(output.dtype).flatten(0, 1)
-        add = torch.addmm if torch.is_grad_enabled() else Tensor.addmm_
-        return add(flat, reads, self.heads[head].T).view_as(output)
+            gain = self.memory.delta_o_rmsnorm_weight.to(reads.dtype)
+            delta = F.rms_norm(reads @ weight.to(reads.dtype), gain.shape, gain, config.delta_o_rmsnorm_eps)
+            return output + delta.to(output.dtype).view_as(output)
+        flat, reads = output.view(len(reads), -1), reads.to(output.dtype)
+        if torch.is_grad_enabled():
+            return torch.addmm(flat, reads, weight).view_as(output)
+        flat.addmm_(reads, weight)
+        return output
 
 
 class Door:
@@ -125,26 +135,31 @@ class DeltaMemory(nn.Module):
         Returns:
             What the tokens read, [B, T, R], 0 where a token is not real.
         """
-        cache, packed = call.cache, self.prepared(call.cache, layer, x.dtype).packed
+        cache, prepared = call.cache, self.prepared(call.cache, layer, x.dtype)
         state = cache.state(layer)
         if cache.gates is not None:
             cache.gates.append(self._mean_gate(x, call.mask))
-        if not cache.writes or call.members is not None:
-            q = self._squash(F.linear(x, packed[: self.config.width]), state)
-            reads = torch.einsum("bnij,btnj->btni", state, q)
-            if cache.writes:
-                self._collect(F.linear(x, packed[self.config.width :]), call, layer)
-            reads = reads.flatten(2)
+        if prepared.fused and x.shape[1] <= FEW and call.members is None:
+            z = F.linear(x, prepared.packed)
+            reads, state = prepared.fused(z, call.mask, state, *prepared.biases, self.config, cache.writes)
         else:
-            z = F.linear(x, packed)
-            q = self._squash(z[..., : self.config.width], state)
-            k, v, gates = self._keys_values_gates(z[..., self.config.width :], state)
-            reads, state = scan(q, k, v, *_masked(gates, call.mask), state)
+            reads, state = self._attend_many(x, prepared.packed, call, state, layer)
+        if cache.writes:
             cache.keep(layer, state)
-            reads = reads.flatten(2)
-        if call.mask is not None:
-            reads = reads * call.mask.unsqueeze(-1)
         return cache.heard(layer, reads, call.mask)
+
+    def _attend_many(self, x: Tensor, packed: Tensor, call: Call, state: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        R = self.config.width
+        if call.cache.writes and call.members is None:
+            z = F.linear(x, packed)
+            k, v, gates = self._keys_values_gates(z[..., R:], state)
+            reads, state = scan(self._squash(z[..., :R], state), k, v, *_masked(gates, call.mask), state)
+        else:
+            reads = torch.einsum("bnij,btnj->btni", state, self._squash(F.linear(x, packed[:R]), state))
+            if call.cache.writes:
+                self._collect(F.linear(x, packed[R:]), call, layer)
+        reads = reads.flatten(2)
+        return reads if call.mask is None else reads * call.mask.unsqueeze(-1), state
 
     def commit(self, cache: MemoryCache, layer: int) -> None:
         """Write the segments of a logical call, one mean each, in order (SSW; specification 1.7)."""
@@ -161,19 +176,24 @@ class DeltaMemory(nn.Module):
         """Packed and scaled weights: made once a cache, or, with gradient, once a forward."""
         kept = cache.prepared[layer]
         if torch.is_grad_enabled() or kept is None or kept.memory is not self or kept.packed.dtype != dtype:
-            kept = cache.prepared[layer] = self._prepare(dtype)
+            kept = cache.prepared[layer] = self._prepare(dtype, cache.state(layer))
         return kept
 
-    def _prepare(self, dtype: torch.dtype) -> Prepared:
+    def _prepare(self, dtype: torch.dtype, state: Tensor) -> Prepared:
         rows = [self.memory_q_proj, self.memory_k_proj, self.memory_v_proj, self.beta_proj]
         if not self.config.couple_lambda:
             rows.append(self.lambda_proj)
         scale = self.config.alpha / self.config.r
         heads = {
-            head: (scale * self._trained_scale(head) * getattr(self, f"delta_{head}_proj")).to(dtype)
+            head: (scale * self._trained_scale(head) * getattr(self, f"delta_{head}_proj")).to(dtype).T
             for head in self.config.delta_heads
         }
-        return Prepared(self, torch.cat(rows).to(dtype), heads)
+        wide = torch.promote_types(dtype, torch.float32)
+        lambda_bias = None if self.config.couple_lambda else self.lambda_bias.to(wide)
+        packed, fused = torch.cat(rows).to(dtype), None
+        if not torch.is_grad_enabled() and dtype == wide and compiles(packed, state):
+            from methods.delta_mem._compiled import attend as fused
+        return Prepared(self, packed, (self.beta_bias.to(wide), lambda_bias), heads, fused)
 
     def _squash(self, z: Tensor, state: Tensor) -> Tensor:
         """To state heads [B, T, N, r]; tanh and unit norm a head unless ``normalize_qk`` is off."""
@@ -262,21 +282,17 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     @property
-    def serves(self) -> bool:
-        """The active adapter has a memory at this layer."""
-        return self.active_adapters[0] in self.delta_mem_memory
-
-    @property
     def memory(self) -> DeltaMemory:
         """The active memory."""
         return self.delta_mem_memory[self.active_adapters[0]]
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = self.door.call
-        if self.disable_adapters or call is None or not self.serves:
+        memory = None if call is None else self.delta_mem_memory._modules.get(call.adapter)
+        if memory is None:
             return self.base_layer(hidden_states, *args, **kwargs)
-        reads = self.memory.attend(hidden_states, call, self.index)
-        self._heard = call.cache.prepared[self.index], reads
+        reads = memory.attend(hidden_states, call, self.index)
+        self._heard = call.cache.prepared[self.index], reads.flatten(0, 1)
         try:
             return self.base_layer(hidden_states, *args, **kwargs)
         finally:

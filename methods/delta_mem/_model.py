@@ -100,7 +100,7 @@ class DeltaMemModel(BaseTuner):
         if segments is None:
             self.commit(cache)
         members = None if segments is None or not self._writes_segments else memberships(segments, mask)
-        self.door.call = Call(mask, cache, members)
+        self.door.call = Call(self.active_adapters[0], mask, cache, members)
 
     def _leave(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self.door.call is not None:
@@ -135,8 +135,9 @@ class DeltaMemModel(BaseTuner):
     def commit(self, cache: DynamicCache) -> None:
         """End a logical call: the messages announced since the last one are written, in order."""
         if isinstance(cache, MemoryCache):
-            for layer in filter(lambda layer: layer.serves, self.layers):
-                layer.memory.commit(cache, layer.index)
+            for layer in self.layers:
+                if cache.pending[layer.index] is not None:
+                    layer.memory.commit(cache, layer.index)
 
 
 def token_mask(attention_mask: Any, T: int, device: torch.device) -> Tensor | None:

@@ -96,7 +96,7 @@ def test_the_gradient_is_a_finite_difference(make, episodes):
 def test_longer_histories_keep_their_end(make, episodes):
     method = make("delta_mem_ssw", shaken=False)
     batch = _fit.collate(method, episodes[:2], BUDGET.model_copy(update={"max_write_tokens": 9}))
-    for row, owner, e in zip(batch.ids, batch.message_ids, episodes, strict=False):
+    for row, owner, e in zip(batch.ids, batch.segments, episodes, strict=False):
         ids, messages = method.backbone.encode(e.history.messages, system=e.history.system)
         assert row.tolist() == ids[-9:]
         assert owner.tolist() == messages[-9:]
