@@ -119,4 +119,5 @@ def test_one_task_may_be_asked_twice_under_two_names(written):
     path = written(PLAIN.replace("limit: 4", "limit: 4\n  - {task: write_clear_read, as: more, settings: {facts: 3}}"))
     first, second = config.load(path).tasks
     assert (first.name, second.name) == ("write_clear_read", "more")
-    assert "as_" not in first.model_dump() and second.model_dump()["as_"] == "more"
+    assert "as_" not in first.model_dump()
+    assert second.model_dump()["as_"] == "more"

@@ -26,13 +26,20 @@ SKILL = {
     "lora": 0.45,
     "delta_mem_tsw": 0.55,
     "delta_mem_ssw": 0.2,
+    "r2": 0.3,
+    "r8": 0.6,
+    "alone": 0.6,
 }
 METRICS = {
     "write_clear_read": {"acc": "official"},
     "hotpotqa": {"em": "official", "f1": "official", "em_release": "release", "f1_release": "release"},
     "locomo": {"f1": "official"},
 }
-CATEGORIES = {"hotpotqa": ("bridge", "comparison"), "locomo": ("multi_hop", "open_domain", "single_hop", "temporal")}
+CATEGORIES = {
+    "hotpotqa": ("bridge", "comparison"),
+    "locomo": ("multi_hop", "open_domain", "single_hop", "temporal"),
+    "recall": ("01", "02", "16"),
+}
 PRIMARY = {"write_clear_read": "acc", "hotpotqa": "f1", "locomo": "f1"}
 
 

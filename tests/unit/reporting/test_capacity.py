@@ -1,0 +1,49 @@
+"""The figure of capacity: drawn where recall was asked by number of pairs, of rows that differ in rank."""
+
+import pytest
+
+from harness.reporting import capacity, figures
+from harness.reporting.summary import Summary
+
+ROWS = [
+    "frozen",
+    {"row": "r2", "method": "delta_mem_tsw", "with": {"rank": 2}},
+    {"row": "r8", "method": "delta_mem_tsw"},
+    {"row": "alone", "method": "delta_mem_ssw"},
+]
+
+
+@pytest.fixture
+def asked(invented, tmp_path):
+    """An experiment with invented answers, and its results folder."""
+    chosen = invented.experiment(
+        rows=ROWS,
+        primary="recall",
+        tasks=[{
+            "task": "recall",
+            "settings": {"mixed": [1, 2, 16]},
+            "conditions": {"replayed": ["own"], "removed": ["own", "donor", "mean"]},
+        }],
+    )  # fmt: skip
+    invented.fill(chosen, tmp_path)
+    return chosen, tmp_path
+
+
+def test_a_line_a_rank_and_a_panel_a_variant(asked):
+    chosen, results = asked
+    summary = Summary(chosen, results)
+    figure = capacity.draw(chosen, summary)
+    [panel] = figure.axes  # a single rank makes no panel
+    lines = {line.get_label(): line for line in panel.lines if not line.get_label().startswith("_")}
+    assert list(lines) == ["r = 2", "r = 8", "best donor", "best mean", "pairs in the prompt"]
+    place = next(p for p in summary.places if (p.row, p.arm, p.condition) == ("r8", "own", "removed"))
+    expected = [100 * summary.estimate(place, "", count).value for count in ("01", "02", "16")]
+    assert list(lines["r = 8"].get_xdata()) == [1, 2, 16]
+    assert list(lines["r = 8"].get_ydata()) == expected
+
+
+def test_it_is_written_beside_the_other_figure_and_only_where_it_applies(asked, invented, tmp_path):
+    chosen, results = asked
+    written = figures.write(chosen, results, tmp_path / "out")
+    assert [p.name for p in written] == ["memory.pdf", "memory.png", "capacity.pdf", "capacity.png"]
+    assert not capacity.applies(invented.experiment())
