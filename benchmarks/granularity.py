@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from harness.experiment import Experiment, Job, TaskSpec
     from harness.reporting.summary import Place, Summary
 
-TASK = "granularity"
 KEYS = ["backbone", "row", "task", "kind", "dose"]
 
 
@@ -63,12 +62,13 @@ def table(name: str, results: Path) -> pd.DataFrame:
     from harness.errors import HarnessError
     from harness.experiment import jobs
     from harness.reporting.summary import Place, Summary
-    from harness.tasks.granularity import Doses, dose
+    from harness.tasks import tasks
+    from harness.tasks.granularity import Doses, Granularity, dose
 
     experiment = load(name)
-    specs = [spec for spec in experiment.tasks if spec.task == TASK]
+    specs = [spec for spec in experiment.tasks if issubclass(tasks()[spec.task], Granularity)]
     if not specs:
-        raise HarnessError(f"no task of '{name}' is {TASK}; name an experiment that disturbs histories")
+        raise HarnessError(f"no task of '{name}' is {Granularity.name}; name an experiment that disturbs histories")
     summary = Summary(experiment, results)
     lines = []
     for job in jobs(experiment):

@@ -1,16 +1,18 @@
 """Granularity: what a memory written by token, by message or in several states makes of disturbed facts.
 
-Facts of ``write_clear_read`` are told amid formatting, more than once, or with a value that changes, and each is asked
-for. An episode has the same facts, order and questions at every dose, so that doses are compared question by question;
-dose nought is the clean history. One fact of each episode is the target of repetition and overwriting: its extra
-tellings stand somewhere before its last one, so that what was said last is the same at every dose.
+Facts of ``write_clear_read``, or pairs of ``recall``, are told amid formatting, more than once, or with a value that
+changes, and each is asked for. An episode has the same facts, order and questions at every dose, so that doses are
+compared question by question; dose nought is the clean history. One fact of each episode is the target of repetition
+and overwriting: its extra tellings stand somewhere before its last one, so that what was said last is the same at every
+dose.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -18,6 +20,7 @@ from harness.data.names import NAMES
 from harness.episodes import Episode, History, Message, Question, episodes_digest
 from harness.experiment import DataSpec
 from harness.tasks.base import Metric, Split, TaskData
+from harness.tasks.recall import KEYS, VALUES, Recall
 from harness.tasks.write_clear_read import COLOURS, EPISODES, TELLINGS, THINGS, Facts, WriteClearRead, first_word
 
 MARKS = ("**", "__", "~~", "`", "#", ">", "|", "-", "*", "...")
@@ -58,6 +61,18 @@ class Asked(Question):
     """The values that no longer hold."""
 
 
+@dataclass(frozen=True)
+class Fact:
+    """What can be told, with any value, and asked."""
+
+    wording: str
+    question: str
+    value: str
+
+    def told(self, value: str | None = None) -> str:
+        return self.wording.format(value=value or self.value)
+
+
 class Granularity(WriteClearRead):
     """Facts, disturbed; see the module's text."""
 
@@ -65,23 +80,53 @@ class Granularity(WriteClearRead):
     summary = "facts amid formatting, told again or with a value that changes, are asked for"
     metrics = (*WriteClearRead.metrics, Metric("old", higher_is_better=False))
     Settings = Doses
+    wording: ClassVar[str] = WriteClearRead.name
+    """The task whose instruction and questions these are."""
+    values: ClassVar[tuple[str, ...]] = COLOURS
 
     def _load(self, data: DataSpec, split: Split, settings: Any, count: int | None) -> TaskData:
-        names = NAMES[::2] if split == "train" else NAMES[1::2]
-        episodes = tuple(_episode(f"{split}-{n:05d}", names, settings, data.seed) for n in range(count or EPISODES))
+        episodes = tuple(
+            _episode(self, f"{split}-{n:05d}", split, settings, data.seed) for n in range(count or EPISODES)
+        )
         where = f"{self.name} {split}, seed {data.seed}"
         return TaskData(episodes, "generated", where, episodes_digest(episodes))
 
+    def facts(self, values: Sequence[str], split: Split, rng: random.Random) -> list[Fact]:
+        """A fact a value."""
+        people = rng.sample(NAMES[::2] if split == "train" else NAMES[1::2], len(values))
+        things = rng.sample(THINGS, len(values))
+        wordings = [
+            rng.choice(TELLINGS).format(name=person, thing=thing, colour="{value}")
+            for person, thing in zip(people, things, strict=True)
+        ]
+        questions = [f"What colour is {person}'s {thing}?" for person, thing in zip(people, things, strict=True)]
+        return list(map(Fact, wordings, questions, values))
+
     def system(self) -> str:
-        return self.prompts.render(WriteClearRead.name, "system")
+        return self.prompts.render(self.wording, "system")
 
     def question(self, q: Question, *, removed: bool = False) -> str:
-        return self.prompts.render(WriteClearRead.name, "question_removed" if removed else "question", question=q.text)
+        return self.prompts.render(self.wording, "question_removed" if removed else "question", question=q.text)
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``acc``: the first word is the value that holds; ``old``: it is one that was overwritten."""
         old = q.old if isinstance(q, Asked) else ()
         return {**super().score(answer, q), "old": float(first_word(answer) in map(first_word, old))}
+
+
+class GranularityOfPairs(Granularity):
+    """The same with the pairs of ``recall``, whose words the tiny backbone knows; formatting it does not know."""
+
+    name = "granularity_pairs"
+    summary = "pairs of a value and a key, disturbed as in granularity"
+    unit = Recall.unit
+    max_new_tokens = Recall.max_new_tokens
+    wording = Recall.name
+    values = VALUES
+
+    def facts(self, values: Sequence[str], split: Split, rng: random.Random) -> list[Fact]:
+        keys = rng.sample(KEYS, len(values))
+        return [Fact(f"{{value}} {key}", key, value) for key, value in zip(keys, values, strict=True)]
 
 
 def clean(doses: Doses) -> Doses:
@@ -95,18 +140,11 @@ def dose(doses: Doses) -> tuple[str, int]:
     return found[0] if len(found) == 1 else ("several" if found else "clean", 0)
 
 
-@dataclass(frozen=True)
-class _Fact:
-    wording: str
-    question: str
-    value: str
-
-    def told(self, value: str | None = None) -> str:
-        return self.wording.format(colour=value or self.value)
-
-
-def _episode(name: str, names: tuple[str, ...], settings: Doses, seed: int) -> Episode:
-    facts, target, spare = _facts(name, names, settings, seed)
+def _episode(task: Granularity, name: str, split: Split, settings: Doses, seed: int) -> Episode:
+    rng = random.Random(f"granularity/{name}/{seed}")
+    values = rng.sample(task.values[: settings.values], settings.values)
+    facts = task.facts(values[: settings.facts], split, rng)
+    target, spare = rng.randrange(len(facts)), tuple(values[settings.facts :])
     rng = random.Random(f"granularity/doses/{name}/{seed}")
     doses = settings.drawn(rng)
     old = spare[: doses.overwrites]
@@ -133,22 +171,6 @@ def _episode(name: str, names: tuple[str, ...], settings: Doses, seed: int) -> E
     )
     history = History(tuple(Message(text, id=str(n)) for n, text in enumerate(messages)))
     return Episode(name, history, questions, root=name, source="generated")
-
-
-def _facts(name: str, names: tuple[str, ...], settings: Facts, seed: int) -> tuple[list[_Fact], int, tuple[str, ...]]:
-    """What holds in an episode whatever the doses: facts in order, the target's place, values that none has."""
-    rng = random.Random(f"granularity/{name}/{seed}")
-    people, things = rng.sample(names, settings.facts), rng.sample(THINGS, settings.facts)
-    values = rng.sample(COLOURS[: settings.values], settings.values)
-    facts = [
-        _Fact(
-            rng.choice(TELLINGS).replace("{name}", person).replace("{thing}", thing),
-            f"What colour is {person}'s {thing}?",
-            value,
-        )
-        for person, thing, value in zip(people, things, values, strict=False)
-    ]
-    return facts, rng.randrange(len(facts)), tuple(values[settings.facts :])
 
 
 def _strewn(text: str, marks: int, rng: random.Random) -> str:

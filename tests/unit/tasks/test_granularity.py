@@ -93,6 +93,14 @@ def test_an_old_value_scores_apart():
     assert TASK.score("", asked) == {"acc": 0, "old": 0}
 
 
+def test_pairs_are_disturbed_alike():
+    of_pairs = lambda **doses: task("granularity_pairs").load(DataSpec(), "test", {"facts": 3, **doses}, 5).episodes  # noqa: E731
+    for plain, dosed in zip(of_pairs(), of_pairs(overwrites=2), strict=True):
+        assert texts(plain) == [f"{q.answers[0]} {q.text}" for q in plain.questions]
+        assert plain.history.system == ""
+        assert [f"{value} {target(dosed).text}" in texts(dosed) for value in target(dosed).old] == [True, True]
+
+
 def test_mixed_doses_are_drawn_an_episode_from_none_to_all():
     sizes = [len(texts(e)) for e in load("train", 200, repeats=3, overwrites=2, mixed=True)]
     assert set(sizes) == set(range(3, 8))
