@@ -31,7 +31,10 @@ def test_plan_is_plain_lines_where_nobody_looks():
 
 
 def test_methods_and_tasks_are_listed():
-    assert "\ndelta_mem\tonline_state\tdelta_mem_tsw, delta_mem_ssw, delta_mem_msw\t" in call("methods").output
+    assert (
+        "\ndelta_mem\tonline_state\tdelta_mem_tsw, delta_mem_ssw, delta_mem_msw, delta_mem_tsw_release\t"
+        in call("methods").output
+    )
     assert "write_clear_read\tfact\tacc\t" in call("tasks").output
 
 

@@ -8,7 +8,7 @@ import torch
 from harness.experiment import Budget
 from harness.progress import Progress
 from harness.registry import resolve
-from methods.delta_mem import _fit
+from methods.delta_mem import _fit, _layer
 
 ROWS = ("delta_mem_tsw", "delta_mem_ssw", "delta_mem_msw")
 BUDGET = Budget(steps=4, batch_size=2, accumulation=1, save_every=2, learning_rate=1e-2)
@@ -156,3 +156,64 @@ def test_what_is_saved_is_what_is_attached(dtype, make, episodes, tmp_path):
     other = make("delta_mem_msw", seed=9, dtype=dtype)
     other.load(tmp_path / "first")
     assert all(torch.equal(a, b) for a, b in zip(parameters(other), attached, strict=True))
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("recompute", [7, 64, 1000])
+def test_recomputing_by_parts_is_the_same_gradient(row, recompute, make, episodes):
+    method = make(row)
+    method.backbone.model.double()
+    batch, found = _fit.collate(method, episodes[:3], BUDGET), []
+    for part in (None, recompute):
+        with method.backbone.active(method.name):
+            states = torch.cat(_fit.written(method, batch, part))
+            (states * torch.arange(states.numel()).view_as(states)).sum().backward()
+        grads = [p.grad.flatten() for p in parameters(method) if p.grad is not None]
+        found.append((states.detach(), torch.cat(grads)))
+        method.memory.zero_grad()
+    for whole, parts in zip(*found, strict=True):
+        assert float((whole - parts).norm()) <= 1e-12 * float(whole.norm())
+
+
+def test_recomputing_keeps_only_keys_and_values(make, episodes):
+    method = make("delta_mem_tsw")
+    batch, held = _fit.collate(method, episodes[:1], BUDGET), []
+    for part in (None, 16):
+        sizes = {}
+
+        def note(x, sizes=sizes):
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with method.backbone.active(method.name), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            states = _fit.written(method, batch, part)
+        held.append(sum(sizes.values()))
+        assert states[0].requires_grad
+    assert held[1] < held[0] / 10
+
+
+def test_the_releases_objective_adds_write_sparsity_of_the_read_pass(make, episodes, monkeypatch):
+    method = make("delta_mem_tsw_release")
+    backbone = method.backbone
+    batch = _fit.collate(method, episodes[:2], BUDGET)
+    paper = make("delta_mem_tsw")
+    fewer = _fit.collate(paper, episodes[:2], BUDGET)
+    opening = "<|im_start|>assistant\n"
+    added = (batch.reads.labels != -100).sum(1) - (fewer.reads.labels != -100).sum(1)
+    assert added.tolist() == [backbone.count(opening)] * len(batch.reads.labels)
+
+    gates = []
+    plain = _layer.DeltaMemory._mean_gate
+    monkeypatch.setattr(_layer.DeltaMemory, "_mean_gate", lambda *a: gates.append((a, plain(*a))) or gates[-1][1])
+    with backbone.active(method.name):
+        total, _ = _fit.loss(method, batch)
+        assert len(gates) == len(method.memory.layers)
+        for (memory, x, mask), found in gates:
+            beta = torch.sigmoid(x @ memory.beta_proj.T + memory.beta_bias)
+            assert x.shape[:2] == batch.reads.ids.shape  # tokens that write nothing
+            real = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            assert torch.allclose(found, beta[real].mean())
+        sparsity = sum((found - 0.05) ** 2 for _, found in gates) / len(gates)
+        method.config = method.config.model_copy(update={"write_sparsity": 0.0})
+        bare, _ = _fit.loss(method, batch)
+    assert torch.allclose(total - bare, 0.01 * sparsity, atol=1e-6)
