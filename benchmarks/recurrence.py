@@ -73,7 +73,7 @@ def _inputs(length: int, rank: int = 8) -> list[Any]:
 
 
 def _run(form: Form, inputs: Sequence[Any], backward: bool) -> None:
-    given = [x.detach().requires_grad_(backward) for x in inputs]
+    given = [x.detach().requires_grad_() for x in inputs] if backward else inputs
     reads, state = form(*given)
     if backward:
         (reads.sum() + state.sum()).backward()

@@ -61,30 +61,43 @@ def attend(
     return reads, last
 
 
-class Scan(torch.autograd.Function):
+def scan(*given: Tensor, every: int) -> tuple[Tensor, Tensor]:
     """The recurrence on CPU tensors of one dtype, float32 or float64; differentiable once.
 
-    Takes what a form takes, and the tokens between two states kept for the backward pass.
+    Args:
+        given: What a form takes.
+        every: Tokens between two states kept for the backward pass.
 
     Raises:
         RuntimeError: Where shapes do not fit, since the kernels read memory by them.
     """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        return _Scan.apply(*given, every)
+    return _forward(given, None, every)
 
+
+def _forward(given: Sequence[Tensor], ctx: Any, every: int) -> tuple[Tensor, Tensor]:
+    _fit(*given)
+    tokens, state = [_rows(x) for x in given[:6]], _matrices(given[6])
+    q, saved = tokens[0], None
+    B, T, N, r = q.shape
+    reads, last = (
+        torch.empty_like(q, memory_format=torch.contiguous_format),
+        torch.empty_like(state, memory_format=torch.contiguous_format),
+    )
+    if ctx is not None:
+        saved = q.new_empty(B, N, -(-T // every), -(-r // _kernel.LANES), r, _kernel.LANES)
+        ctx.save_for_backward(*tokens, saved)
+        ctx.every = every
+    _run(_kernel.forward, (*tokens, reads), (state, last, saved), every)
+    return reads, last
+
+
+class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor]:
         *tensors, every = given
-        _fit(*tensors)
-        q, k, v, log_keep, erase, write = (_rows(x) for x in tensors[:6])
-        state = _matrices(tensors[6])
-        B, T, N, r = q.shape
-        reads, last = q.new_empty(B, T, N, r), q.new_empty(B, N, r, r)
-        saved = None
-        if any(ctx.needs_input_grad):
-            ctx.every = every
-            saved = q.new_empty(B, N, -(-T // every), -(-r // _kernel.LANES), r, _kernel.LANES)
-            ctx.save_for_backward(q, k, v, log_keep, erase, write, saved)
-        _run(_kernel.forward, (q, k, v, log_keep, erase, write, reads), (state, last, saved), every)
-        return reads, last
+        return _forward(tensors, ctx, every)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

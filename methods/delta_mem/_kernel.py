@@ -266,7 +266,7 @@ def _copy(source, source_at, target, target_at, r):
 def _update(S, at, to, keep, value, k, k_at, r):
     """Diag(keep) S + value kᵀ for the rows in the lanes; from ``at``, written from ``to`` on."""
     for j in range(r):
-        _store(S, to + j * LANES, LANES, keep * _load(S, at + j * LANES, LANES) + value * k[k_at + j])
+        _store(S, to + j * LANES, LANES, value * k[k_at + j] + keep * _load(S, at + j * LANES, LANES))
 
 
 @_inline

@@ -57,7 +57,7 @@ def compiles(*given: Tensor) -> bool:
     dtype = given[-1].dtype
     return (
         dtype in (torch.float32, torch.float64)
-        and all(type(x) in (Tensor, Parameter) and x.dtype == dtype and x.device.type == "cpu" for x in given)
+        and all(type(x) in (Tensor, Parameter) and x.dtype == dtype and x.is_cpu for x in given)
         and given[-1].shape[-1] <= WIDEST
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
@@ -114,9 +114,9 @@ def compiled(
     Args:
         every: Tokens between the states that are kept for the backward pass, which runs the others anew.
     """
-    from methods.delta_mem._compiled import Scan
+    from methods.delta_mem import _compiled
 
-    return Scan.apply(q, k, v, log_keep, erase, write, state, every)
+    return _compiled.scan(q, k, v, log_keep, erase, write, state, every=every)
 
 
 def chunked(
