@@ -53,8 +53,9 @@ def measure(name: str, results: Path, out: Path | None = None) -> list[Measured]
 def table(name: str, results: Path) -> pd.DataFrame:
     """One line a backbone, row and task: what is dosed and how much, recall with its interval, and the state.
 
-    Columns: ``KEYS`` (``harness.tasks.granularity.dose`` names kinds); ``own``, ``own_low``, ``own_high``, ``donor``,
-    ``old`` of the target, ``target`` and ``other_facts`` (recall by category), all shares of 1; those of :func:`moved`.
+    Columns: ``KEYS`` (``harness.tasks.granularity.dose`` names kinds); recall ``own``, ``own_low``, ``own_high``,
+    ``donor``, and by category ``target``, ``other_facts``; ``old``, ``old_donor``: how often the target's answer is a
+    value that was overwritten, and how often a donor's memory says one by chance; those of :func:`moved`.
     """
     import pandas as pd
 
@@ -88,16 +89,17 @@ def table(name: str, results: Path) -> pd.DataFrame:
 
 
 def _recall(summary: Summary, place: Place) -> dict[str, float | None]:
-    own, donor = summary.estimate(place), summary.estimate(place._replace(arm="donor"))
-    value = lambda metric="", category="": getattr(summary.estimate(place, metric, category), "value", None)  # noqa: E731
+    own, donor = summary.estimate(place), place._replace(arm="donor")
+    value = lambda at, *which: getattr(summary.estimate(at, *which), "value", None)  # noqa: E731
     return {
         "own": own and own.value,
         "own_low": own and own.low,
         "own_high": own and own.high,
-        "donor": donor and donor.value,
-        "old": value("old", "target"),
-        "target": value("", "target"),
-        "other_facts": value("", "other"),
+        "donor": value(donor),
+        "old": value(place, "old", "target"),
+        "old_donor": value(donor, "old", "target"),
+        "target": value(place, "", "target"),
+        "other_facts": value(place, "", "other"),
     }
 
 
