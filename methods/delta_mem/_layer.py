@@ -185,7 +185,7 @@ class DeltaMemory(nn.Module):
             rows.append(self.lambda_proj)
         scale = self.config.alpha / self.config.r
         heads = {
-            head: (scale * self._trained_scale(head) * getattr(self, f"delta_{head}_proj")).to(dtype).T
+            head: (scale * self._trained_scale(head) * getattr(self, f"delta_{head}_proj")).to(dtype).T.contiguous()
             for head in self.config.delta_heads
         }
         wide = torch.promote_types(dtype, torch.float32)
