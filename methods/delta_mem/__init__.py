@@ -207,6 +207,8 @@ def _indices(layers: tuple[int, ...] | str | None, count: int) -> list[int] | No
     if layers is None:
         return None
     if isinstance(layers, str):
+        if count < 3:
+            raise HarnessError(f"a backbone of {count} layers has no thirds; name layers by index")
         third = ("front", "middle", "back").index(layers)
         return list(range(third * count // 3, (third + 1) * count // 3))
     strange = [n for n in layers if not 0 <= n < count]

@@ -55,6 +55,8 @@ class MemoryCache(DynamicCache):
     ) -> None:
         super().__init__(config=config)
         self.states = list(states)
+        self.stored = states[0].dtype
+        self.wide = torch.promote_types(self.stored, torch.float32)
         self.prompt_writes, self.answer_writes = writes, writes and generated
         self.keep_kv = keep_kv
         self.replayed = replayed
@@ -80,11 +82,11 @@ class MemoryCache(DynamicCache):
     def state(self, layer: int) -> Tensor:
         """S [B, N, r, r] to compute with, at least fp32, however it is stored."""
         stored = self.states[layer]
-        return stored.to(torch.promote_types(stored.dtype, torch.float32))
+        return stored if stored.dtype == self.wide else stored.to(self.wide)
 
     def keep(self, layer: int, state: Tensor) -> None:
         """Store S in the precision that it is stored in."""
-        self.states[layer] = state.to(self.states[layer].dtype)
+        self.states[layer] = state if state.dtype == self.stored else state.to(self.stored)
 
     def heard(self, layer: int, reads: Tensor, mask: Tensor | None) -> Tensor:
         """What a layer's tokens are to hear [B, T, R], given what they read."""

@@ -31,6 +31,8 @@ class Call:
     cache: MemoryCache
     members: Tensor | None
     """[B, T, M], 1 where a token belongs to a segment (a message or a sentence); None writes token by token."""
+    heard: tuple[Prepared, Tensor] | None = None
+    """Inside an attention module: its memory's weights, and what the tokens read, [B T, R]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,15 +259,16 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._active_adapter = "default"
-        self._heard: tuple[Prepared, Tensor] | None = None
-        """Of the forward in progress: weights, and what its tokens read."""
         self._hooks: dict[str, Any] = {}
 
     def _correct(self, head: str) -> Any:
+        door = self.door
+
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-            if self._heard is None:
+            call = door.call
+            if call is None or call.heard is None:
                 return None
-            prepared, reads = self._heard
+            prepared, reads = call.heard
             return prepared.correct(head, output, reads)
 
         return hook
@@ -292,11 +295,11 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         if memory is None:
             return self.base_layer(hidden_states, *args, **kwargs)
         reads = memory.attend(hidden_states, call, self.index)
-        self._heard = call.cache.prepared[self.index], reads.flatten(0, 1)
+        call.heard = call.cache.prepared[self.index], reads.flatten(0, 1)
         try:
             return self.base_layer(hidden_states, *args, **kwargs)
         finally:
-            self._heard = None
+            call.heard = None
 
     def unhook(self) -> None:
         """Remove the hooks from the wrapped module, which is then as it was."""

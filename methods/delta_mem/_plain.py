@@ -41,7 +41,7 @@ def watched(layer: DeltaMemLayer) -> Iterator[list[tuple[Tensor, dict[str, Tenso
 
     def keep(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         x = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        prepared, reads = layer._heard
+        prepared, reads = layer.door.call.heard
         nothing = {h: x.new_zeros(*x.shape[:2], weight.shape[1]) for h, weight in prepared.heads.items()}
         seen.append((x[0], {h: prepared.correct(h, zero, reads)[0] for h, zero in nothing.items()}))
 

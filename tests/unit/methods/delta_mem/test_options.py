@@ -93,6 +93,8 @@ def test_a_third_of_the_layers(layers, count, indices):
 def test_a_layer_that_is_not_there_is_refused(make):
     with pytest.raises(HarnessError, match="no layer 2"):
         make(layers=[2])
+    with pytest.raises(HarnessError, match="2 layers has no thirds"):
+        make(layers="back")
 
 
 def test_settings_that_came_later_leave_published_addresses_alone():
