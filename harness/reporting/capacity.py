@@ -45,7 +45,7 @@ def draw(experiment: Experiment, summary: Summary) -> Figure:
     for axes, (variant, rows) in zip(line[0], panels.items(), strict=True):
         for style, (rank, row) in zip(RANKS, sorted(rows.items()), strict=False):
             own = Place(backbone, row, task, "removed")
-            _line(axes, summary, own, counts, label=f"r = {rank}", markersize=4.5, linewidth=1.5, **style)
+            _line(axes, summary, own, counts, True, label=f"r = {rank}", markersize=4.5, linewidth=1.5, **style)
         for arm, style in CONTROLS.items():
             _controls(
                 axes, summary, [Place(backbone, row, task, "removed", arm) for row in rows.values()], counts, style
@@ -53,7 +53,7 @@ def draw(experiment: Experiment, summary: Summary) -> Figure:
         for spec in experiment.rows:
             if spec.method == CEILING:
                 ceiling = Place(backbone, spec.row, task, "replayed")
-                _line(axes, summary, ceiling, counts, color="0.6", linewidth=1, label="pairs in the prompt")
+                _line(axes, summary, ceiling, counts, False, color="0.6", linewidth=1, label="pairs in the prompt")
         axes.set_title(variant, fontsize=9)
         axes.set_xlabel("pairs stored")
         axes.set_xscale("log", base=2)
@@ -84,12 +84,12 @@ def _rank(row: RowSpec) -> int | None:
     return getattr(config, "rank", None) if cls.capabilities.family == "online_state" else None
 
 
-def _line(axes: Axes, summary: Summary, place: Place, counts: list[str], **style: Any) -> None:
-    """Recall by number of pairs, with intervals."""
+def _line(axes: Axes, summary: Summary, place: Place, counts: list[str], intervals: bool, **style: Any) -> None:
+    """Recall by number of pairs."""
     points = [(int(c), e) for c in counts if (e := summary.estimate(place, "", c)) is not None]
     axes.plot([n for n, _ in points], [100 * e.value for _, e in points], **style)
     for n, e in points:
-        if e.low is not None and e.high is not None:
+        if intervals and e.low is not None and e.high is not None:
             axes.plot([n, n], [100 * e.low, 100 * e.high], color=style["color"], linewidth=0.8)
 
 

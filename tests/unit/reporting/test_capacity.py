@@ -13,8 +13,8 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def asked(invented, tmp_path):
+@pytest.fixture(scope="module")
+def asked(invented, tmp_path_factory):
     """An experiment with invented answers, and its results folder."""
     chosen = invented.experiment(
         rows=ROWS,
@@ -25,8 +25,9 @@ def asked(invented, tmp_path):
             "conditions": {"replayed": ["own"], "removed": ["own", "donor", "mean"]},
         }],
     )  # fmt: skip
-    invented.fill(chosen, tmp_path)
-    return chosen, tmp_path
+    results = tmp_path_factory.mktemp("results")
+    invented.fill(chosen, results)
+    return chosen, results
 
 
 def test_a_line_a_rank_and_a_panel_a_variant(asked):
