@@ -7,6 +7,7 @@ seconds of one thread, on CUDA of wall-clock seconds between synchronisations. P
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import statistics
 import time
@@ -88,32 +89,30 @@ def measure(
     try:
         run = RunSpec.model_validate({"dtype": dtype})
         bare = Side(Session.open(backbone, "frozen", run=run))
-        return [m for row in rows for m in _row(bare, Side(Session.open(backbone, row, run=run)), row, sizes, ways)]
+        steered = {row: Side(Session.open(backbone, row, run=run)) for row in rows}
+        ordered = [way for way in WAYS if way in ways]  # memory last, for it changes how the process allocates
+        return [m for way in ordered for row in rows for m in _compared(bare, steered[row], row, way, sizes)]
     finally:
         torch.set_num_threads(threads)
 
 
-def _row(bare: Side, steered: Side, row: str, sizes: Sizes, ways: Sequence[str]) -> list[Measured]:
+def _compared(bare: Side, steered: Side, row: str, way: str, sizes: Sizes) -> list[Measured]:
     cuda = bare.backbone.device.type == "cuda"
     goals = {**GOALS["cuda" if cuda else "cpu"], "write": PREFILL_GOAL if cuda else WRITE_GOALS[row]}
-    found = []
-    for way in ways:
-        values = ([], [])  # type: tuple[list[float], list[float]]
-        for repeat in range(sizes.repeats + 1):
-            for side, kept in zip((bare, steered), values, strict=True):
-                with side.backbone.active(side.name):
-                    value = WAYS[way](side, sizes)
-                if repeat:  # the first forward of a process is slower
-                    kept.append(value)
-        without, with_memory = map(statistics.median, values)
-        unit = UNITS[way]
-        goal = {"at_least": goals[way]} if way == "decode" else {"at_most": goals[way]}
-        found += [
-            Measured(f"{row}.{way}.bare", without, unit),
-            Measured(f"{row}.{way}.delta_mem", with_memory, unit),
-            Measured(f"{row}.{way}.ratio", with_memory / without, **goal),
-        ]
-    return found
+    values: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(sizes.repeats + 1):
+        for side, kept in zip((bare, steered), values, strict=True):
+            with side.backbone.active(side.name):
+                value = WAYS[way](side, sizes)
+            if repeat:  # the first forward of a process is slower
+                kept.append(value)
+    without, with_memory = map(statistics.median, values)
+    goal = {"at_least": goals[way]} if way == "decode" else {"at_most": goals[way]}
+    return [
+        Measured(f"{row}.{way}.bare", without, UNITS[way]),
+        Measured(f"{row}.{way}.delta_mem", with_memory, UNITS[way]),
+        Measured(f"{row}.{way}.ratio", with_memory / without, **goal),
+    ]
 
 
 # --- what is measured ---
@@ -191,6 +190,8 @@ WAYS: dict[str, Callable[[Side, Sizes], float]] = {
     "memory": memory,
 }
 UNITS = {"write": "s", "decode": "tokens/s", "training_step": "s", "memory": "MB"}
+M_MMAP_THRESHOLD = -3
+"""Of glibc's ``mallopt``: bytes from which memory is asked of the system and given back to it."""
 PAGE = 4096 / 1e6
 """MB; less is not measured."""
 CHUNK = 2048
@@ -225,14 +226,18 @@ def _clock(side: Side) -> Any:
 
 @contextlib.contextmanager
 def _peak(side: Side) -> Any:
-    """Peak megabytes above the start of the block, in a list of one once it is left."""
+    """Peak megabytes above the start of the block, on CUDA with the weights, in a list of one once it is left."""
     megabytes: list[float] = []
     if side.backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         yield megabytes
-        megabytes.append((torch.cuda.max_memory_allocated() - before) / 1e6)
+        weights = sum(p.nbytes for p in side.backbone.model.parameters())
+        megabytes.append((torch.cuda.max_memory_allocated() - before + weights) / 1e6)
     else:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)  # freed tensors go back at once, so that what is resident is in use
+        libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak that Linux keeps of a process
         before = _resident("VmRSS")
         yield megabytes
