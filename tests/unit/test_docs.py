@@ -26,6 +26,10 @@ TESTED = {
     "snakemake -n tables/main.tex": "tests/pipeline/test_smoke.py::test_a_second_run_does_nothing",
     "harness tables embedded --results results/reference --out tables":
         "tests/unit/reporting/test_readme.py::test_a_published_table_is_what_its_records_say",
+    "harness adapter convert results/reference/fits/e245918f067faac9 adapter --to official":
+        "tests/unit/test_adapters.py::test_both_formats_give_one_trace_and_one_verification",
+    "harness adapter verify results/reference/fits/e245918f067faac9 --backbone embedded/smollm2":
+        "tests/unit/test_adapters.py::test_both_formats_give_one_trace_and_one_verification",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",
     "python -m harness.reporting.readme": "tests/unit/reporting/test_readme.py::test_only_a_changed_file_is_rewritten",
     "python -m harness.reporting.document > docs/records.md":
