@@ -89,6 +89,8 @@ class Query:
     system: str
     text: str
     question_id: str = ""
+    evidence: tuple[str, ...] = ()
+    """Ids of the messages that hold the answer; empty for every method but those with ``Capabilities.gold``."""
 
 
 def digest(value: Any) -> str:

@@ -13,6 +13,17 @@ class HarnessError(Exception):
     """
 
 
+class Unsupported(HarnessError):
+    """A history or question that the method cannot hold by its nature: no score, and no zero either.
+
+    The rest of the run goes on; the record counts what was left out, and the table shows the count.
+    """
+
+
+class Skipped(HarnessError):
+    """What the method needs is not here: a checkpoint, an optional package, time. Treated as ``Unsupported`` is."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the nearest known name: ``; did you mean 'locomo'?`` or the whole list."""
     known = sorted(known)

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,11 +95,9 @@ def answer(
     """
     seconds = Seconds()
     answers: list[Answer] = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(backbone.active(steering.adapter))
-        if steering.hooks is not None:
-            stack.enter_context(steering.hooks(backbone.model))
+    with _steered(backbone, steering):
+        if steering.weave is not None:
+            return [_woven(backbone, p, steering, max_new_tokens, stop, seconds) for p in prompts], seconds
         shared = common_prefix(prompts)
         if shared * (len(prompts) - 1) < WORTH_SHARING:
             shared = 0
@@ -110,6 +108,105 @@ def answer(
             cache.batch_repeat_interleave(len(batch))
             answers += _decode(backbone, batch, shared, cache, steering, max_new_tokens, stop, seconds)
     return answers, seconds
+
+
+@contextlib.contextmanager
+def _steered(backbone: Backbone, steering: Steering) -> Iterator[None]:
+    """What acts on the forward passes is in place inside this block, and only there."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(backbone.active(steering.adapter))
+        if steering.hooks is not None:
+            stack.enter_context(steering.hooks(backbone.model))
+        yield
+
+
+def loglikelihood(
+    backbone: Backbone, asked: Prompt, steering: Steering, continuations: Sequence[Sequence[int]]
+) -> list[tuple[float, bool]]:
+    """Log-probability (nats, summed over tokens) of each continuation of a prompt, and whether it is the greedy one.
+
+    Token by token through all that a steering does, so that every method can be asked; the prompt is read once.
+    """
+    with _steered(backbone, steering):
+        if steering.weave is not None:
+            return [_likelihoods(backbone, asked, steering, [ids])[0] for ids in continuations]
+        return _likelihoods(backbone, asked, steering, continuations)
+
+
+def _likelihoods(
+    backbone: Backbone, asked: Prompt, steering: Steering, continuations: Sequence[Sequence[int]]
+) -> list[tuple[float, bool]]:
+    longest = max(len(ids) for ids in continuations)
+    rows = [[*ids, *[backbone.pad_token_id] * (longest - len(ids))] for ids in continuations]
+    forced = torch.tensor(rows, device=backbone.device)
+    total, greedy = [0.0] * len(rows), [True] * len(rows)
+
+    def choose(at: int, scores: torch.Tensor) -> torch.Tensor:
+        logs = scores.double().log_softmax(-1)
+        for n, ids in enumerate(continuations):
+            if at < len(ids):
+                total[n] += float(logs[n, ids[at]])
+                greedy[n] &= int(scores[n].argmax()) == ids[at]
+        return forced[:, at]
+
+    _walk(backbone, asked, steering, len(rows), longest, choose, Seconds())
+    return list(zip(total, greedy, strict=True))
+
+
+def _woven(
+    backbone: Backbone, asked: Prompt, steering: Steering, max_new_tokens: int, stop: Sequence[str], seconds: Seconds
+) -> Answer:
+    """One greedy answer, with the steering's embeddings put between its tokens."""
+    new: list[int] = []
+
+    def choose(at: int, scores: torch.Tensor) -> torch.Tensor | None:
+        new.append(int(scores[0].argmax()))
+        text = backbone.tokenizer.decode(new, skip_special_tokens=True)
+        over = new[-1] in backbone.eos_token_ids or any(s in text for s in stop)
+        return None if over else torch.tensor(new[-1:], device=backbone.device)
+
+    extra = _walk(backbone, asked, steering, 1, max_new_tokens, choose, seconds)
+    return _read(backbone, new, asked, extra, max_new_tokens, stop)
+
+
+def _walk(
+    backbone: Backbone,
+    asked: Prompt,
+    steering: Steering,
+    rows: int,
+    steps: int,
+    choose: Callable[[int, torch.Tensor], torch.Tensor | None],
+    seconds: Seconds,
+) -> int:
+    """Feed a prompt, and after it at most ``steps`` tokens a row that ``choose`` picks from the scores [rows, V].
+
+    Returns:
+        How many positions of the method's own, a prefix or what it wove in, stood before the first token.
+    """
+    begin, device, model = time.perf_counter(), backbone.device, backbone.model
+    cache = _start(backbone, asked, len(asked.ids) - 1, steering, Seconds())
+    cache.batch_repeat_interleave(rows)
+    weaver = steering.weave() if steering.weave else None
+    ids = torch.tensor([asked.ids], device=device).expand(rows, -1)
+    _announce(cache, torch.tensor([asked.owner[-1:]], device=device).expand(rows, -1))
+    extra = 0
+    for step in range(steps):
+        logits = model(input_ids=ids[:, -1:], past_key_values=cache, logits_to_keep=1).logits[:, -1]
+        woven = weaver(ids) if weaver else None
+        if woven is not None:
+            logits = model(inputs_embeds=woven, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+        if not step:
+            extra = cache.get_seq_length() - len(asked.ids)
+            seconds.prefill += time.perf_counter() - begin
+            begin = time.perf_counter()
+        scores = steering.logits_processor(ids, logits.float()) if steering.logits_processor else logits.float()
+        chosen = choose(step, scores)
+        if chosen is None:
+            break
+        ids = torch.cat([ids, chosen[:, None]], 1)
+    seconds.decode += time.perf_counter() - begin
+    return extra
 
 
 def _start(backbone: Backbone, first: Prompt, shared: int, steering: Steering, seconds: Seconds) -> Any:

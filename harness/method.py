@@ -48,6 +48,26 @@ class Capabilities:
     """The conditions it serves, and under each the arms it has."""
     fits: Condition | None = None
     """Learns parameters once a backbone, from questions asked under this condition; None learns nothing."""
+    gold: bool = False
+    """Is shown which messages hold the answer: an upper bound, never a memory."""
+
+
+@dataclass
+class Effort:
+    """What a method has done beside answering, counted by itself; the harness keeps the differences."""
+
+    lm_calls: int = 0
+    """Forward passes or generations of the backbone that it asked for, a batch counted once a row."""
+    tokens_read: int = 0
+    """Tokens fed in them."""
+    tokens_generated: int = 0
+    gradient_steps: int = 0
+
+    def __sub__(self, other: Effort) -> Effort:
+        return Effort(**{name: getattr(self, name) - getattr(other, name) for name in vars(self)})
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(**{name: getattr(self, name) + getattr(other, name) for name in vars(self)})
 
 
 class MemoryState(ABC):
@@ -71,6 +91,13 @@ class MemoryState(ABC):
         """The state that ``save`` wrote."""
 
 
+Weaver = Callable[[Any], Any]
+"""Given the token ids so far [1, T], prompt and answer, the input embeddings [1, K, d] that come after them, or None.
+
+Asked once at the end of the prompt and once after each token of the answer but an end.
+"""
+
+
 @dataclass(frozen=True)
 class Steering:
     """How a memory acts on one question. Every field unset is the frozen backbone."""
@@ -87,13 +114,15 @@ class Steering:
     """Given the bare model, a context manager that installs forward hooks and removes them on leaving."""
     logits_processor: Any = None
     """A transformers LogitsProcessor that mixes next-token scores."""
+    weave: Callable[[], Weaver] | None = None
+    """Makes a fresh :class:`Weaver` for one answer; such questions are answered one by one."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """For the record: retrieved ids, kept ratio, ..."""
 
     @property
     def acts(self) -> tuple[Any, ...]:
         """What acts on the forward passes; questions for which it is equal can share a batch."""
-        return self.adapter, self.past_key_values, self.hooks, self.logits_processor
+        return self.adapter, self.past_key_values, self.hooks, self.logits_processor, self.weave
 
 
 class MemoryMethod(ABC):
@@ -113,6 +142,7 @@ class MemoryMethod(ABC):
         self.config = config
         self.backbone = backbone
         self.seed = seed
+        self.effort = Effort()
 
     def fit(self, episodes: Sequence[Episode], budget: Budget, workdir: Path, progress: Progress) -> FitReport:
         """Learn parameters, resuming from ``workdir`` where an earlier fit was cut off.
@@ -123,7 +153,12 @@ class MemoryMethod(ABC):
 
     @abstractmethod
     def write(self, history: History, state: MemoryState | None = None) -> MemoryState | None:
-        """Ingest a history; with a state, continue it online. None where nothing is kept."""
+        """Ingest a history; with a state, continue it online. None where nothing is kept.
+
+        Raises:
+            Unsupported: the method cannot hold this history.
+            Skipped: something that it needs is not here.
+        """
 
     @abstractmethod
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
@@ -152,6 +187,10 @@ class MemoryMethod(ABC):
 
     def trainable_parameters(self) -> int:
         """Number of parameters that ``fit`` learns."""
+        return 0
+
+    def extra_parameters(self) -> int:
+        """Parameters of other networks that are loaded beside the backbone: an embedder, a memory network."""
         return 0
 
     def save(self, directory: Path) -> None:
