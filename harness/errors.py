@@ -13,15 +13,15 @@ class HarnessError(Exception):
     """
 
 
-class Unsupported(HarnessError):
+class UnsupportedError(HarnessError):
     """A history or question that the method cannot hold by its nature: no score, and no zero either.
 
     The rest of the run goes on; the record counts what was left out, and the table shows the count.
     """
 
 
-class Skipped(HarnessError):
-    """What the method needs is not here: a checkpoint, an optional package, time. Treated as ``Unsupported`` is."""
+class SkippedError(HarnessError):
+    """What the method needs is not here: a checkpoint, an optional package, time. Treated as an ``UnsupportedError`` is."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -156,8 +156,8 @@ class MemoryMethod(ABC):
         """Ingest a history; with a state, continue it online. None where nothing is kept.
 
         Raises:
-            Unsupported: the method cannot hold this history.
-            Skipped: something that it needs is not here.
+            UnsupportedError: the method cannot hold this history.
+            SkippedError: something that it needs is not here.
         """
 
     @abstractmethod
