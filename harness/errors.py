@@ -21,7 +21,7 @@ class UnsupportedError(HarnessError):
 
 
 class SkippedError(HarnessError):
-    """What the method needs is not here: a checkpoint, an optional package, time. Treated as an ``UnsupportedError`` is."""
+    """What the method needs is not here: a checkpoint, an optional package, time. Counted alike."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
