@@ -14,7 +14,8 @@ def sentence_starts(text: str) -> list[int]:
 
     What follows the mark, closing quotes and whitespace, begins the next sentence; blank ends are not one.
     """
-    cuts = [m.start() for m in BOUNDARY.finditer(text) if text[: m.start()].strip() and text[m.start() :].strip()]
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())
+    cuts = [m.start() for m in BOUNDARY.finditer(text) if first < m.start() < last]
     return [0, *cuts] if text.strip() else []
 
 

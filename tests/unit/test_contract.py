@@ -34,7 +34,8 @@ def make(tiny):
         backbone = tiny()
         given = set(backbone.model.parameters())
         method = cls(config, backbone, seed)
-        method.learned = [p for p in backbone.model.parameters() if p not in given]
+        holders = [backbone.model, *backbone.adapters.values()]
+        method.learned = list(dict.fromkeys(p for h in holders for p in h.parameters() if p not in given))
         rng = torch.Generator().manual_seed(7)
         for p in method.learned if shaken else ():
             p.data.add_(0.3 * torch.randn(p.shape, generator=rng))
@@ -62,7 +63,8 @@ class Scores(LogitsProcessor):
 
 def asked(method, episode, condition, state=None, n=0):
     """Answer and exact scores of every token of it, for one question."""
-    query = Query("", episode.questions[n].text, episode.questions[n].id)
+    question = episode.questions[n]
+    query = Query("", question.text, question.id, question.evidence if method.capabilities.gold else ())
     shown = condition in SHOWN
     return steered(method, episode, condition, query, method.steer(None if shown else state, query, writes=shown))
 

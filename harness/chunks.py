@@ -1,0 +1,110 @@
+"""What a text memory can put back: messages, or the chunks of long ones, counted as a reader sees them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from harness.episodes import Message, spoken
+from harness.segments import sentence_starts
+
+if TYPE_CHECKING:
+    from harness.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A message, or one chunk of a long one."""
+
+    message: Message
+    continues: bool = False
+    """Goes on with the message that the unit before it is of."""
+
+
+def whole(messages: Sequence[Message]) -> tuple[Unit, ...]:
+    """One unit a message."""
+    return tuple(Unit(m) for m in messages)
+
+
+def chunked(messages: Sequence[Message], limit: int, backbone: Backbone) -> tuple[Unit, ...]:
+    """One unit a message of at most ``limit`` tokens; longer ones in chunks, packed at sentence boundaries.
+
+    A sentence that is longer itself is cut between tokens. The chunks of a message, one after the other, are its text.
+    """
+    units: list[Unit] = []
+    for message, size in zip(messages, _sizes([m.content for m in messages], backbone), strict=True):
+        texts = [message.content] if size <= limit else _packed(message.content, limit, backbone)
+        units += [Unit(replace(message, content=text), n > 0) for n, text in enumerate(texts)]
+    return tuple(units)
+
+
+def joined(units: Sequence[Unit], numbers: Sequence[int]) -> tuple[Message, ...]:
+    """The units of these numbers as messages; chunks that follow each other in one message are one again.
+
+    All numbers in order give the messages that the units were made of. What is only part of a message loses blank ends.
+    """
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1 and units[n].continues:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return tuple(_message(units, run[0], run[-1] + 1) for run in runs)
+
+
+def _message(units: Sequence[Unit], start: int, end: int) -> Message:
+    text = "".join(u.message.content for u in units[start:end])
+    part = units[start].continues or (end < len(units) and units[end].continues)
+    return replace(units[start].message, content=text.strip() if part else text)
+
+
+def told_tokens(messages: Sequence[Message], backbone: Backbone) -> int:
+    """Tokens of the texts of messages, with the dates that a reader is told; the chat template's own are not among
+    them.
+
+    Every ``budget_tokens`` of a text memory is held against this.
+    """
+    return sum(backbone.count(text) for text in spoken(messages))
+
+
+def most(limit: int, end: int, cost: Callable[[int], int]) -> int:
+    """The largest n from 0 to ``end`` whose cost, which grows with n, is within ``limit``.
+
+    Asks for the cost of few n, none of them far beyond the answer.
+    """
+    high = 1
+    while high < end and cost(high) <= limit:
+        high *= 2
+    low = high // 2
+    return low + bisect_right(range(low + 1, min(high, end) + 1), limit, key=cost)
+
+
+def _sizes(texts: Sequence[str], backbone: Backbone) -> list[int]:
+    """Tokens of each text, in one call."""
+    return [len(ids) for ids in backbone.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def _packed(text: str, limit: int, backbone: Backbone) -> list[str]:
+    """Sentence after sentence, as many in a chunk as have at most ``limit`` tokens one by one."""
+    starts = sentence_starts(text) or [0]
+    sentences = [text[a:b] for a, b in pairwise([*starts, len(text)])]
+    chunks: list[list[str]] = []
+    room = 0
+    for sentence, size in zip(sentences, _sizes(sentences, backbone), strict=True):
+        if size <= room:
+            chunks[-1].append(sentence)
+            room -= size
+        else:
+            chunks += [[part] for part in _cut(sentence, limit, backbone)] if size > limit else [[sentence]]
+            room = -size % limit
+    return ["".join(chunk) for chunk in chunks]
+
+
+def _cut(text: str, limit: int, backbone: Backbone) -> list[str]:
+    """Pieces of ``limit`` tokens, the last of what is left; no character is cut in two."""
+    spans = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    cuts = dict.fromkeys([0, *(begin for begin, _ in spans[limit::limit]), len(text)])
+    return [text[a:b] for a, b in pairwise(cuts)]
