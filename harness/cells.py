@@ -23,7 +23,7 @@ from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
 from harness.journal import Journal
-from harness.lm import EpisodeTask, Memories, MemoryLM
+from harness.lm import EpisodeTask, Memories, MemoryLM, document
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
@@ -134,7 +134,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     start, cpu = time.perf_counter(), time.process_time()
     material, method = plan.material, plan.job.method
     memories = material.memories = material.memories or Memories(method)
-    wrote, tokens = memories.write_seconds, memories.tokens_written
+    wrote, tokens, effort = memories.write_seconds, memories.tokens_written, memories.effort
     removed = plan.cell.condition == "removed"
     asked = EpisodeTask(
         material.task, material.episodes, removed=removed, max_new_tokens=material.cap, draws=plan.draws
@@ -160,9 +160,14 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)
     if found is None:
         raise HarnessError(f"lm-eval gave no result for {plan.cell.id}; run on rank 0")
-    samples = _samples(plan, lm, found["samples"][plan.cell.task])
+    failures = _failures(plan, lm, asked)
+    samples = _samples(
+        plan, lm, [s for s in found["samples"][plan.cell.task] if document(s["doc"]) not in asked.failed]
+    )
+    writing = memories.effort - effort
     costs = records.Costs(
         write_seconds=memories.write_seconds - wrote,
+        read_seconds=lm.spent.read,
         prefill_seconds=lm.spent.prefill,
         decode_seconds=lm.spent.decode,
         tokens_written=memories.tokens_written - tokens,
@@ -170,11 +175,18 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         tokens_out=int(samples["new_tokens"].sum()),
         state_bytes=_state_bytes(memories),
         trainable_parameters=method.trainable_parameters(),
+        extra_parameters=method.extra_parameters() if len(samples) else 0,
+        write_lm_calls=writing.lm_calls,
+        write_tokens_read=writing.tokens_read,
+        write_tokens_generated=writing.tokens_generated,
+        write_gradient_steps=writing.gradient_steps,
+        read_lm_calls=lm.spent.effort.lm_calls,
+        read_tokens=lm.spent.effort.tokens_read,
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
-    record = _record(plan, samples, dict(found))
+    record = _record(plan, samples, failures, dict(found))
     wall = time.perf_counter() - start
-    plan.model_seconds = costs.write_seconds + costs.prefill_seconds + costs.decode_seconds
+    plan.model_seconds = costs.write_seconds + costs.read_seconds + costs.prefill_seconds + costs.decode_seconds
     record.costs = costs.model_copy(
         update={
             "wall_seconds": wall,
@@ -220,16 +232,35 @@ def _samples(plan: Plan, lm: MemoryLM, logged: Sequence[dict[str, Any]]) -> pd.D
                 **{f"score.{m}": float(sample[m]) for m in metrics},
             }
         )
-    return pd.DataFrame(rows)
+    columns = [name for name in records.SAMPLE_COLUMNS if "<" not in name]
+    return pd.DataFrame(rows, columns=[*columns, *(f"score.{m}" for m in metrics)])
 
 
-def _record(plan: Plan, samples: pd.DataFrame, found: dict[str, Any]) -> records.Record:
+def _failures(plan: Plan, lm: MemoryLM, asked: EpisodeTask) -> list[records.Failure]:
+    """Questions without an answer, each with its reason.
+
+    Raises:
+        Exception: no question has an answer, and not for want of what the method needs: its first error.
+    """
+    found = []
+    for history, question, draw in map(document, asked.docs):
+        if (history, question, draw) in asked.failed:
+            found.append(records.Failure(episode=history, question=question, **lm.samples[question, draw]["failure"]))
+    errors = [f.reason for f in found if f.status == "error"]
+    if errors and len(found) == plan.questions:
+        raise lm.first_error or HarnessError(f"no question of {plan.cell.id} has an answer ({errors[0]})")
+    return found
+
+
+def _record(
+    plan: Plan, samples: pd.DataFrame, failures: list[records.Failure], found: dict[str, Any]
+) -> records.Record:
     job, cell, material = plan.job, plan.cell, plan.material
     counted = require(
         "counting.questions",
-        len(samples) == plan.questions,
-        f"{len(samples)} answers were scored of {plan.questions} expected",
-        len(samples),
+        len(samples) + len(failures) == plan.questions,
+        f"{len(samples)} answers were scored, and {len(failures)} failures counted, of {plan.questions} expected",
+        len(samples) + len(failures),
         plan.questions,
     )
     lost = [float(e.notes.get("lost_share", 0.0)) for e in material.episodes]
@@ -242,13 +273,15 @@ def _record(plan: Plan, samples: pd.DataFrame, found: dict[str, Any]) -> records
         condition=cell.condition,
         arm=cell.arm,
         seed=cell.job.seed,
-        scores=_scores(material.task, samples),
+        scores=_scores(material.task, samples) if len(samples) else {},
         primary_metric=material.task.primary_metric,
         address=plan.address,
+        status="ok" if len(samples) else failures[0].status,
+        failures=failures,
         gates=[*job.gates, counted],
-        warnings=_warnings(plan, samples),
+        warnings=_warnings(plan, samples) if len(samples) else [],
         provenance=_provenance(plan),
-        questions=len(samples) // plan.draws,
+        questions=samples["question_id"].nunique(),
         truncated=sum(share > 0 for share in lost),
         lost_share=sum(lost) / len(lost),
         results=found["results"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -20,14 +21,19 @@ from lm_eval.api.task import Task as LmEvalTask
 from harness import arms, generation
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SkippedError, UnsupportedError
+from harness.gates import GateError
 from harness.journal import Journal
-from harness.method import MemoryMethod, MemoryState, Steering
+from harness.method import Effort, MemoryMethod, MemoryState, Steering
 from harness.tasks.base import Task
 from harness.truncation import visible_history
 
 SHOWN = ("replayed", "windowed")
 """Conditions under which the history stands in the prompt; a memory then streams over it."""
+
+
+BENIGN = (UnsupportedError, SkippedError)
+"""What a method raises where it has nothing to answer with, and no fault."""
 
 
 class EpisodeTask(LmEvalTask):
@@ -38,6 +44,8 @@ class EpisodeTask(LmEvalTask):
 
     def __init__(self, task: Task, episodes: Sequence[Episode], *, removed: bool, max_new_tokens: int, draws: int = 1):
         self.task, self.removed, self.max_new_tokens = task, removed, max_new_tokens
+        self.failed: set[tuple[str, str, int]] = set()
+        """Documents without an answer (history, question, draw): lm-eval's means leave them out, as ours do."""
         self.episodes = {e.id: e for e in episodes}
         self.docs = [
             {"history_id": e.id, "question_id": q.id, "number": n, "draw": draw}
@@ -68,11 +76,12 @@ class EpisodeTask(LmEvalTask):
     def _asked(self, doc: dict) -> Any:
         return self.episodes[doc["history_id"]].questions[doc["number"]]
 
-    def query(self, doc: dict) -> Query:
-        """Instruction and question, in the task's wording."""
+    def query(self, doc: dict, *, gold: bool = False) -> Query:
+        """Instruction and question, in the task's wording; ``gold`` adds which messages hold the answer."""
         asked = self._asked(doc)
         system = self.episodes[doc["history_id"]].history.system
-        return Query(system, self.task.question(asked, removed=self.removed), asked.id)
+        text = self.task.question(asked, removed=self.removed)
+        return Query(system, text, asked.id, asked.evidence if gold else ())
 
     def fewshot_context(self, doc: dict, *args: Any, **kwargs: Any) -> str:
         return self.doc_to_text(doc)
@@ -90,6 +99,8 @@ class EpisodeTask(LmEvalTask):
         return Instance("generate_until", doc, (ctx, self.decoding), 0, kwargs["metadata"])
 
     def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
+        if document(doc) in self.failed:
+            return {}
         return self.task.score(self.task.answer(results[0]), self._asked(doc))
 
     def aggregation(self) -> dict[str, Callable]:
@@ -99,28 +110,52 @@ class EpisodeTask(LmEvalTask):
         return {m.name: m.higher_is_better for m in self.task.metrics}
 
 
+def document(doc: Any) -> tuple[str, str, int]:
+    """What tells one document of ours from another: history, question, draw."""
+    return doc["history_id"], doc["question_id"], doc["draw"]
+
+
 @dataclass
 class Memories:
     """States of histories, each written once a job, and what writing them cost."""
 
     method: MemoryMethod
     states: dict[str, MemoryState | None] = field(default_factory=dict)
+    refused: dict[str, Exception] = field(default_factory=dict)
+    """Histories that could not be written, by episode; none is tried twice."""
     traces: dict[str, MemoryState] = field(default_factory=dict)
     means: dict[tuple[str, bool], MemoryState] = field(default_factory=dict)
     """By episode, and whether of traces."""
     write_seconds: float = 0.0
     tokens_written: int = 0
+    effort: Effort = field(default_factory=Effort)
+    """What the method says that its writes took."""
 
     def of(self, episode: Episode) -> MemoryState | None:
         """The state after the episode's history."""
+        if episode.id in self.refused:
+            raise self.refused[episode.id]
         if episode.id not in self.states:
-            clock = time.perf_counter()
-            self.states[episode.id] = self.method.write(episode.history)
-            self.write_seconds += time.perf_counter() - clock
+            with self._writing():
+                try:
+                    self.states[episode.id] = self.method.write(episode.history)
+                except Exception as error:
+                    self.refused[episode.id] = error
+                    raise
             if self.states[episode.id] is not None:
                 backbone = self.method.backbone
                 self.tokens_written += len(backbone.encode(episode.history.messages, system=episode.history.system)[0])
         return self.states[episode.id]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Time and effort spent inside this block are a write's."""
+        clock, before = time.perf_counter(), replace(self.method.effort)
+        try:
+            yield
+        finally:
+            self.write_seconds += time.perf_counter() - clock
+            self.effort += self.method.effort - before
 
     def shuffled(self, episode: Episode) -> MemoryState | None:
         """The state after the episode's messages in another order."""
@@ -141,18 +176,19 @@ class Memories:
     def trace(self, episode: Episode, query: Query) -> MemoryState:
         """What the memory read over the episode's whole prompt."""
         if episode.id not in self.traces:
-            clock = time.perf_counter()
-            self.traces[episode.id] = self.method.trace(episode.history, query)
-            self.write_seconds += time.perf_counter() - clock
+            with self._writing():
+                self.traces[episode.id] = self.method.trace(episode.history, query)
         return self.traces[episode.id]
 
 
 @dataclass
 class Spent:
-    """Model time of one cell, in seconds."""
+    """What one cell's answers took: seconds, and the effort of the method beside its writes."""
 
     prefill: float = 0.0
     decode: float = 0.0
+    read: float = 0.0
+    effort: Effort = field(default_factory=Effort)
 
 
 class MemoryLM(LM):
@@ -180,6 +216,8 @@ class MemoryLM(LM):
         self.memories, self.condition, self.task, self.arm, self.donors = memories, condition, task, arm, donors
         self.journal, self.batch_size, self.on_episode = journal, batch_size, on_episode
         self.spent = Spent()
+        self.first_error: Exception | None = None
+        """The first failure that was no ``UnsupportedError`` or ``SkippedError``."""
         self.samples: dict[tuple[str, int], dict[str, Any]] = {}
         """Facts of each answer by (question id, draw)."""
 
@@ -201,6 +239,8 @@ class MemoryLM(LM):
                     self.journal.add(key, rows)
             for n, row in zip(batch, rows, strict=True):
                 answers[n] = row["answer"]
+                if self.task and row.get("failure"):
+                    self.task.failed.add(document(requests[n].doc))
                 self.samples[str(requests[n].doc.get("question_id", n)), group[1]] = row
             self.on_episode(len(batch))
         return [answers[n] for n in range(len(requests))]
@@ -217,7 +257,8 @@ class MemoryLM(LM):
             return [row for request in requests for row in self._foreign(request)]
         episode = self.task.episodes[doc["history_id"]]
         donor = self.task.episodes[self.donors[doc["draw"]][episode.id]] if self.donors else None
-        queries = [self.task.query(request.doc) for request in requests]
+        gold = self.memories.method.capabilities.gold
+        queries = [self.task.query(request.doc, gold=gold) for request in requests]
         rows = self._asked(episode, donor, queries, self.task.max_new_tokens, self.task.task.stop)
         return [{**row, "donor": donor.id if donor else ""} for row in rows]
 
@@ -230,21 +271,54 @@ class MemoryLM(LM):
     def _asked(
         self, episode: Episode, donor: Episode | None, queries: Sequence[Query], cap: int, stop: Sequence[str]
     ) -> list[dict[str, Any]]:
-        steerings = [self._steer(episode, donor, query) for query in queries]
-        rows: list[dict[str, Any]] = []
-        pairs = list(zip(queries, steerings, strict=True))
-        for _, alike in groupby(pairs, key=lambda pair: pair[1].acts):
+        """A row a query, in order. What fails takes its own questions with it, and no others."""
+        before, written = replace(self.memories.method.effort), replace(self.memories.effort)
+        rows: dict[int, dict[str, Any]] = {}
+        steered: list[tuple[int, Query, Steering]] = []
+        for n, query in enumerate(queries):
+            with self._surviving([n], rows):
+                steered.append((n, query, self._timed(episode, donor, query)))
+        for _, alike in groupby(steered, key=lambda found: found[2].acts):
             batch = list(alike)
-            prompts = [generation.prompt(self.backbone, self._visible(episode, s), q, s.unit) for q, s in batch]
-            answers, seconds = generation.answer(
-                self.backbone, prompts, batch[0][1], max_new_tokens=cap, stop=stop, batch_size=self.batch_size
-            )
-            self.spent.prefill += seconds.prefill
-            self.spent.decode += seconds.decode
-            for answer, (_, steering) in zip(answers, batch, strict=True):
-                row = asdict(answer)
-                rows.append({"answer": row.pop("text"), **row, "notes": dict(steering.notes)})
+            with self._surviving([n for n, _, _ in batch], rows):
+                rows.update(self._answered(episode, batch, cap, stop))
+        self.spent.effort += (self.memories.method.effort - before) - (self.memories.effort - written)
+        return [rows[n] for n in range(len(queries))]
+
+    def _timed(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
+        """A steering, its time apart from that of the writes that it asked for."""
+        clock, wrote = time.perf_counter(), self.memories.write_seconds
+        try:
+            return self._steer(episode, donor, query)
+        finally:
+            self.spent.read += time.perf_counter() - clock - (self.memories.write_seconds - wrote)
+
+    def _answered(
+        self, episode: Episode, batch: Sequence[tuple[int, Query, Steering]], cap: int, stop: Sequence[str]
+    ) -> dict[int, dict[str, Any]]:
+        """Rows by number, of queries that are steered alike."""
+        prompts = [generation.prompt(self.backbone, self._visible(episode, s), q, s.unit) for _, q, s in batch]
+        answers, seconds = generation.answer(
+            self.backbone, prompts, batch[0][2], max_new_tokens=cap, stop=stop, batch_size=self.batch_size
+        )
+        self.spent.prefill += seconds.prefill
+        self.spent.decode += seconds.decode
+        rows = {}
+        for answer, (n, _, steering) in zip(answers, batch, strict=True):
+            row = asdict(answer)
+            rows[n] = {"answer": row.pop("text"), **row, "notes": dict(steering.notes)}
         return rows
+
+    @contextmanager
+    def _surviving(self, numbers: Sequence[int], rows: dict[int, dict[str, Any]]) -> Iterator[None]:
+        """An exception becomes the rows of these questions; a failed gate ends the run, as does any foreign one."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, GateError) or self.task is None:
+                raise
+            self.first_error = self.first_error or (None if isinstance(error, BENIGN) else error)
+            rows.update({n: _unanswered(error) for n in numbers})
 
     def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
         method, memories, shown = self.memories.method, self.memories, self.condition in SHOWN
@@ -275,7 +349,28 @@ class MemoryLM(LM):
         return episode.history.messages if self.condition in SHOWN else ()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        raise HarnessError("a memory answers by generation; choose the generative form of this task")
+        """Of foreign documents: the context is the question, and the continuation begins the answer.
+
+        Requests that follow each other with one context are scored together.
+        """
+        empty = Episode("", History(()), (), root="", source="official")
+        found: list[tuple[float, bool]] = []
+        for context, group in groupby(requests, key=lambda request: request.args[0]):
+            texts = [request.args[1].removeprefix(" ") for request in group]  # the template has ended with a space
+            steering = self._steer(empty, None, Query("", context))
+            asked = generation.prompt(self.backbone, self._visible(empty, steering), Query("", context), steering.unit)
+            ids = [self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            found += generation.loglikelihood(self.backbone, asked, steering, ids)
+        return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         raise HarnessError("a memory answers by generation; choose the generative form of this task")
+
+
+def _unanswered(error: Exception) -> dict[str, Any]:
+    """The row of a question without an answer."""
+    kinds: dict[type[Exception], str] = {UnsupportedError: "unsupported", SkippedError: "skipped"}
+    status = kinds.get(type(error), "error")
+    reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    nothing = {"answer": "", "prompt_tokens": 0, "new_tokens": 0, "hit_cap": False, "prompt_sha256": "", "notes": {}}
+    return {**nothing, "failure": {"status": status, "reason": " ".join(reason.split())}}

@@ -38,6 +38,17 @@ class GateOutcome(_Part):
     note: str = ""
 
 
+class Failure(_Part):
+    """A question that has no answer: it is counted, not scored."""
+
+    episode: str
+    question: str
+    status: Literal["unsupported", "skipped", "error"] = Field(
+        description="unsupported: beyond the method's nature; skipped: what it needs is not here; error: it failed."
+    )
+    reason: str
+
+
 class Provenance(_Part):
     """Enough to run the cell again and to know what it ran on (RIGOR 5)."""
 
@@ -71,11 +82,19 @@ class Costs(_Part):
     decode_seconds: float = 0.0
     overhead_seconds: float = Field(0.0, description="wall minus write, prefill and decode.")
     peak_bytes: int = Field(0, description="Peak resident memory of the worker; device memory on CUDA.")
+    read_seconds: float = Field(0.0, description="Retrieving, routing and the like, before the prompt is read.")
     tokens_written: int = 0
     tokens_in: int = Field(0, description="Prompt tokens the model attended to, a question each.")
     tokens_out: int = 0
     state_bytes: int = Field(0, description="Mean bytes kept for a history.")
     trainable_parameters: int = 0
+    extra_parameters: int = Field(0, description="Of networks loaded beside the backbone: embedder, memory network.")
+    write_lm_calls: int = Field(0, description="Forward passes and generations of the backbone, a row each.")
+    write_tokens_read: int = Field(0, description="Tokens fed in them, every training step counted.")
+    write_tokens_generated: int = 0
+    write_gradient_steps: int = 0
+    read_lm_calls: int = Field(0, description="Beside the answer itself.")
+    read_tokens: int = Field(0, description="Tokens fed in them.")
 
 
 class Score(_Part):
@@ -108,11 +127,15 @@ class Record(_Part):
     address: str = Field(
         "", description="sha256 of all that the answers are a function of; another one is another cell."
     )
+    status: Literal["ok", "unsupported", "skipped"] = Field(
+        "ok", description="Anything but ok: no question was answered, and `failures` says why."
+    )
+    failures: list[Failure] = Field([], description="Questions without an answer; `scores` are over the others.")
     gates: list[GateOutcome] = []
     warnings: list[str] = Field([], description="RIGOR 1 WARN lines; they travel into the table's notes.")
     costs: Costs = Costs()
     provenance: Provenance
-    questions: int
+    questions: int = Field(description="Questions answered, each once.")
     truncated: int = Field(0, description="Histories that were cut.")
     lost_share: float = Field(0.0, description="Mean share of history tokens lost to cutting.")
     # --- lm-eval's own names ---

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from harness.records import SAMPLE_COLUMNS, Costs, GateOutcome, Provenance, Record, Score
+from harness.records import SAMPLE_COLUMNS, Costs, Failure, GateOutcome, Provenance, Record, Score
 from harness.reporting.render import markdown
 
 LM_EVAL = (
@@ -31,7 +31,7 @@ and `samples.parquet`. Both appear only when whole, the samples first. This page
 def document() -> str:
     """The text of ``docs/records.md``."""
     parts = [HEAD]
-    parts += [_section(model) for model in (Record, Score, GateOutcome, Costs, Provenance)]
+    parts += [_section(model) for model in (Record, Score, Failure, GateOutcome, Costs, Provenance)]
     columns = "\n".join(f"| `{name}` | {markdown(text)} |" for name, text in SAMPLE_COLUMNS.items())
     parts.append(f"## samples.parquet\n\nOne row a question and draw.\n\n| column | holds |\n|---|---|\n{columns}\n")
     return "\n".join(parts)

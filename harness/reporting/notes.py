@@ -17,6 +17,7 @@ from harness.reporting.render import cell
 from harness.reporting.summary import Place, Summary, spread
 from harness.statistics import Estimate
 
+_QUOTED = re.compile(r"'[^']*'")
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?")
 
 
@@ -47,6 +48,7 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
         Note("Code", _code(summary)),
         *(Note("Fit", text) for text in _fits(summary)),
         *(Note("Gates", text) for text in _gates(summary)),
+        *(Note("Not answered", text) for text in _unanswered(summary)),
         *(Note("Warning", text) for text in _warnings(summary)),
     ]
 
@@ -221,6 +223,24 @@ def _gates(summary: Summary) -> Iterator[str]:
         parts += [f"warned {', '.join(warned)}"] if warned else []
         if parts:
             yield f"{row}: {'; '.join(parts)}."
+
+
+def _unanswered(summary: Summary) -> Iterator[str]:
+    """Every reason for which questions have no answer, with the cells where, and how many of how many.
+
+    Reasons that differ in what they quote or count are told as one.
+    """
+    kinds: dict[str, tuple[set[str], Counter[tuple[str, int]]]] = {}
+    for record in [*summary.records.values(), *summary.unanswered.values()]:
+        carrier = "/".join((record.row, record.task, record.condition, record.arm))
+        for failure in record.failures:
+            text = f"{failure.status}: {failure.reason}"
+            texts, cells = kinds.setdefault(_NUMBER.sub("#", _QUOTED.sub("…", text)), (set(), Counter()))
+            texts.add(text)
+            cells[carrier, len(record.failures) + record.questions] += 1
+    for kind, (texts, cells) in sorted(kinds.items()):
+        where = "; ".join(f"{carrier} {n:,} of {of:,}" for (carrier, of), n in sorted(cells.items()))
+        yield f"{(texts.pop() if len(texts) == 1 else kind).rstrip('.')} ({where})."
 
 
 def _warnings(summary: Summary) -> Iterator[str]:

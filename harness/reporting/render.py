@@ -69,6 +69,12 @@ def cell(estimate: Estimate | None, signed: bool = False) -> str:
     return f"{value(estimate, signed)} {interval(estimate, signed)}".strip()
 
 
+def entry(place: Any) -> str:
+    """What stands in a place of the main table: mean, interval and remark in one."""
+    shown = cell(place.estimate, place.signed)
+    return f"{shown} ({place.remark})" if shown and place.remark else shown or place.remark
+
+
 def rules(spans: Iterable[tuple[str, int]]) -> Markup:
     """A ``\\cmidrule`` under each heading that spans so many columns; the first column is the label's."""
     drawn, start = "", 2
@@ -95,7 +101,7 @@ def _environment(suffix: str) -> Environment:
         comment_start_string="<#",
         comment_end_string="#>",
     )
-    environment.filters.update(value=value, interval=interval, cell=cell, rules=rules)
+    environment.filters.update(value=value, interval=interval, cell=cell, entry=entry, rules=rules)
     return environment
 
 

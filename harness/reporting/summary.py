@@ -97,7 +97,10 @@ class Summary:
     def __init__(self, experiment: Experiment, results: Path) -> None:
         self.experiment = experiment
         self.results = results
-        self.records = collect(experiment, results)
+        every = collect(experiment, results)
+        self.records = {cell: record for cell, record in every.items() if record.status == "ok"}
+        self.unanswered = {place_of(cell): record for cell, record in every.items() if record.status != "ok"}
+        """Places where no question has an answer, and the record that says why."""
         if not self.records:
             raise HarnessError(f"there is no record of '{experiment.name}' under {results}; run the pipeline first")
         self._cells: dict[Place, list[Cell]] = {}

@@ -25,6 +25,11 @@ from harness.statistics import Estimate
 CONTROLS = ("donor", "mean")
 PANEL_COLUMNS = 9
 """As many columns as a landscape page holds with intervals under the numbers."""
+BESIDE = (
+    "read_seconds", "write_lm_calls", "write_tokens_read", "write_tokens_generated", "write_gradient_steps",
+    "read_lm_calls", "read_tokens", "extra_parameters",
+)  # fmt: skip
+"""Costs that most memories do not have: they stand in a table of their own, for those that do."""
 CSV_COLUMNS = (
     "backbone", "row", "task", "condition", "arm", "minus", "metric", "rule", "category", "value", "low", "high",
     "n", "clusters", "p", "test", "seeds", "paper", "paper_backbone", "paper_method", "verdict", "reason",
@@ -44,6 +49,16 @@ class Column(NamedTuple):
         return f"{self.arm} − {self.minus}" if self.minus else self.arm
 
 
+class Entry(NamedTuple):
+    """What stands in one place of the main table."""
+
+    estimate: Estimate | None
+    signed: bool
+    """It is a difference."""
+    remark: str = ""
+    """Why there is no number, or how many questions it leaves out."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """A part of the main table that fits on a page: columns of whole tasks, and all rows."""
@@ -52,8 +67,8 @@ class Panel:
     tasks: list[tuple[str, int]]
     """What stands above the columns (task, metric, questions, clusters), and over how many."""
     conditions: list[tuple[str, int]]
-    rows: list[tuple[str, list[tuple[Estimate | None, bool]]]]
-    """A label, and a column each the estimate and whether it is a difference."""
+    rows: list[tuple[str, list[Entry]]]
+    """A label, and a column each what stands there."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,9 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
         "comparisons": [c for c in beside if not c.category],
         "notes": notes(experiment, summary),
     }
-    costs = {"experiment": experiment, "jobs": costs_of(summary), "measured_on": _measured_on(summary)}
+    jobs = costs_of(summary)
+    beside_answers = [job for job in jobs if any(job[name] for name in BESIDE)]
+    costs = {"experiment": experiment, "jobs": jobs, "beside": beside_answers, "measured_on": _measured_on(summary)}
     texts = {
         "main.tex": render("main.tex", **main),
         "main.md": render("main.md", **main),
@@ -129,17 +146,20 @@ def _panel(experiment: Experiment, summary: Summary, part: list[Column]) -> Pane
     for backbone in experiment.backbones:
         for row in experiment.rows:
             label = row.row if len(experiment.backbones) == 1 else f"{backbone}: {row.row}"
-            rows.append((label, [(_estimate(summary, backbone, row.row, c), bool(c.minus)) for c in part]))
+            rows.append((label, [_entry(summary, backbone, row.row, c) for c in part]))
     tasks = [(_task_head(summary, task), len(list(g))) for task, g in groupby(part, key=lambda c: c.task)]
     conditions = [(key[1], len(list(g))) for key, g in groupby(part, key=lambda c: (c.task, c.condition))]
     return Panel(part, tasks, conditions, rows)
 
 
-def _estimate(summary: Summary, backbone: str, row: str, column: Column) -> Estimate | None:
+def _entry(summary: Summary, backbone: str, row: str, column: Column) -> Entry:
     place = Place(backbone, row, column.task, column.condition, column.arm)
     if column.minus:
-        return summary.contrast(place, place._replace(arm=column.minus))
-    return summary.estimate(place)
+        return Entry(summary.contrast(place, place._replace(arm=column.minus)), True)
+    if place in summary.unanswered:
+        return Entry(None, False, summary.unanswered[place].status)
+    lost = sum(len(r.failures) for r in summary.records_of(place))
+    return Entry(summary.estimate(place), False, f"{lost:,} failed" if lost else "")
 
 
 def _task_head(summary: Summary, task: str) -> str:
@@ -240,10 +260,11 @@ def _job_costs(records: list[Record]) -> dict[str, Any]:
     names = ("wall_seconds", "gpu_seconds", "write_seconds", "prefill_seconds", "decode_seconds", "overhead_seconds")
     fit = records[0].provenance.fit or {}
     return {
-        **{name: sum(getattr(c, name) for c in costs) for name in names},
+        **{name: sum(getattr(c, name) for c in costs) for name in (*names, *BESIDE[:-1])},
         **{name: sum(getattr(c, name) for c in costs) for name in ("tokens_written", "tokens_in", "tokens_out")},
         **{
-            name: max(getattr(c, name) for c in costs) for name in ("peak_bytes", "state_bytes", "trainable_parameters")
+            name: max(getattr(c, name) for c in costs)
+            for name in ("peak_bytes", "state_bytes", "trainable_parameters", "extra_parameters")
         },
         "cells": len(records),
         "questions": sum(r.questions for r in records),

@@ -123,3 +123,54 @@ def test_an_end_of_turn_ends_an_answer_and_is_no_text(tiny):
     assert (answer.text, answer.new_tokens, answer.hit_cap) == ("hi", 3, False)
     assert seconds.prefill > 0
     assert seconds.decode > 0
+
+
+@pytest.mark.parametrize("row", ["frozen", "lora", "delta_mem_tsw"])
+def test_a_likelihood_is_what_one_forward_says(row, make, episodes):
+    """Token by token from the cache, as all at once; and the greedy answer is the greedy continuation."""
+    method = make(row)
+    query, backbone = Query("", "What is it?"), method.backbone
+    asked = generation.prompt(backbone, episodes[0].history.messages, query)
+    steering = method.steer(None, query)
+    rows = [[5, 9, 60], [7], [5, 9, 61, 8]]
+    found = generation.loglikelihood(backbone, asked, steering, rows)
+    for ids, (value, _) in zip(rows, found, strict=True):
+        cache = steering.past_key_values and steering.past_key_values()
+        with torch.no_grad(), backbone.active(steering.adapter):
+            fed = torch.tensor([[*asked.ids, *ids]])
+            scores = backbone.model(input_ids=fed, past_key_values=cache).logits[0].log_softmax(-1)
+        expected = sum(float(scores[len(asked.ids) - 1 + n, token]) for n, token in enumerate(ids))
+        assert value == pytest.approx(expected, abs=2e-4)
+    answer = generation.answer(backbone, [asked], steering, max_new_tokens=3)[0][0]
+    ids = backbone.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+    if not answer.hit_cap or len(ids) != 3:
+        pytest.fail("the answer of this seed does not encode to its own tokens; choose another")
+    assert generation.loglikelihood(backbone, asked, steering, [ids])[0][1]
+
+
+def test_what_is_woven_in_stands_between_the_tokens(make, episodes):
+    """Embeddings of real tokens, woven in, are those tokens; weaving nothing is not weaving."""
+    method = make("frozen")
+    backbone, query = method.backbone, Query("", "What is it?")
+    asked = generation.prompt(backbone, episodes[0].history.messages, query)
+    embed = backbone.model.get_input_embeddings()
+    plain = Steering()
+    nothing = Steering(weave=lambda: lambda ids: None)
+    assert (
+        generation.answer(backbone, [asked] * 2, nothing, max_new_tokens=4)[0]
+        == (generation.answer(backbone, [asked] * 2, plain, max_new_tokens=4)[0])
+    )
+    added = [65, 66, 67]
+
+    def weave():
+        calls = []
+        return lambda ids: None if calls or calls.append(ids) else embed(torch.tensor([added]))
+
+    longer = Prompt([*asked.ids, *added], [*asked.owner, -1, -1, -1])
+    (woven,), _ = generation.answer(backbone, [asked], Steering(weave=weave), max_new_tokens=4)
+    (told,), _ = generation.answer(backbone, [longer], plain, max_new_tokens=4)
+    assert (woven.text, woven.prompt_tokens) == (told.text, told.prompt_tokens)
+    rows = [[5, 9], [7]]
+    one = generation.loglikelihood(backbone, asked, Steering(weave=weave), rows)
+    other = generation.loglikelihood(backbone, longer, plain, rows)
+    assert [v for v, _ in one] == pytest.approx([v for v, _ in other], abs=1e-4)

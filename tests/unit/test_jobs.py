@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness import jobs, lm, records
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SkippedError, UnsupportedError
 from harness.experiment import Experiment
 from harness.gates import GateError
 from harness.progress import Progress
@@ -154,6 +154,52 @@ def test_a_failed_gate_leaves_no_record(tmp_path, monkeypatch):
         evaluate(tmp_path)
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("samples.parquet"))
+
+
+def failing(monkeypatch, error, when=lambda history: True):
+    """bm25_rag cannot write the histories of which ``when`` holds."""
+    from baselines.bm25_rag import Bm25Rag
+
+    plain = Bm25Rag.write
+
+    def write(self, history, state=None):
+        if when(history):
+            raise error
+        return plain(self, history, state)
+
+    monkeypatch.setattr(Bm25Rag, "write", write)
+
+
+def test_failures_are_counted_and_not_scored(tmp_path, monkeypatch):
+    seen = []
+    failing(monkeypatch, ValueError("odd"), lambda h: not seen.append(h) and len(seen) == 2)
+    evaluate(tmp_path, "bm25_rag")
+    (path,) = tmp_path.rglob("record.json")
+    record = records.load(path)
+    assert record.status == "ok"
+    assert [f.reason for f in record.failures] == ["ValueError: odd"] * 2
+    assert record.questions == record.scores["acc"].n == len(pd.read_parquet(path.with_name("samples.parquet"))) == 6
+    assert record.results["write_clear_read"]["acc,none"] == pytest.approx(record.scores["acc"].value)
+    assert record.n_samples["write_clear_read"]["effective"] == 6
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("by nature"), SkippedError("not here")])
+def test_a_cell_without_an_answer_says_why(error, tmp_path, monkeypatch):
+    failing(monkeypatch, error)
+    evaluate(tmp_path, "bm25_rag")
+    (path,) = tmp_path.rglob("record.json")
+    record = records.load(path)
+    assert record.status == {UnsupportedError: "unsupported", SkippedError: "skipped"}[type(error)]
+    assert (record.scores, record.questions, len(record.failures)) == ({}, 0, 8)
+    assert evaluate(tmp_path, "bm25_rag")["answered"] == 0
+
+
+def test_a_cell_where_everything_fails_is_a_mistake(tmp_path, monkeypatch):
+    failing(monkeypatch, HarnessError("a date does not parse; write it as 2023-05-08"))
+    for _ in range(2):  # the second time from the journal
+        with pytest.raises(HarnessError, match="a date does not parse"):
+            evaluate(tmp_path, "bm25_rag")
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_one_root_document_has_no_donor(tmp_path):

@@ -11,8 +11,10 @@ from lm_eval.api.instance import Instance
 
 from harness import lm
 from harness.episodes import History, Query
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SkippedError, UnsupportedError
+from harness.gates import GateError
 from harness.journal import Journal
+from harness.method import Effort
 from harness.registry import resolve
 from harness.tasks import task
 
@@ -93,8 +95,12 @@ def test_foreign_documents_are_flat_questions_without_a_history(row, condition, 
     assert len(answers) == 3
     assert answers[0] == answers[2]
     assert all(row["new_tokens"] <= 3 for row in model.samples.values())
-    with pytest.raises(HarnessError, match="generative form"):
-        model.loglikelihood(instances)
+    choices = [Instance("loglikelihood", {}, (texts[0], f" {word}"), n) for n, word in enumerate(("two", "three"))]
+    (two, greedy), (three, _) = model.loglikelihood(choices)
+    assert two < 0
+    assert two != three
+    assert not greedy
+    assert [model.loglikelihood([c])[0][0] for c in choices] == pytest.approx([two, three], rel=1e-4)
     with pytest.raises(HarnessError, match="generative form"):
         model.loglikelihood_rolling(instances)
 
@@ -158,3 +164,90 @@ def test_the_shuffled_arm_writes_another_order(make, episodes):
 def test_a_method_without_a_mean_says_so(make):
     with pytest.raises(HarnessError, match="no mean arm"):
         make("frozen").mean([], None)
+
+
+@pytest.fixture
+def failing(make, episodes, monkeypatch):
+    """A method that cannot write the second history, and the failure that each question of it is to have."""
+
+    def build(error, row="bm25_rag"):
+        method = make(row)
+        plain, tried = method.write, []
+
+        def write(history, state=None):
+            tried.append(history)
+            if history == episodes[1].history:
+                raise error
+            return plain(history, state)
+
+        monkeypatch.setattr(method, "write", write)
+        return method, tried
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (UnsupportedError("no triple; give facts"), "unsupported", "no triple; give facts"),
+        (SkippedError("no checkpoint"), "skipped", "no checkpoint"),
+        (HarnessError("a date does not parse"), "error", "a date does not parse"),
+        (ValueError("odd\nshape"), "error", "ValueError: odd shape"),
+    ],
+)
+def test_a_history_that_fails_takes_only_its_own_questions_with_it(error, status, reason, failing, make, episodes):
+    method, tried = failing(error)
+    answers, model = asked(method, episodes[:3], "own_text")
+    expected, _ = asked(make("bm25_rag"), episodes[:3], "own_text")
+    lost = {q.id for q in episodes[1].questions}
+    assert {key[1] for key in model.task.failed} == lost
+    assert {model.samples[q, 0]["failure"]["status"] for q in lost} == {status}
+    assert {model.samples[q, 0]["failure"]["reason"] for q in lost} == {reason}
+    assert [a for a, d in zip(answers, model.task.docs, strict=True) if d["question_id"] not in lost] == [
+        a for a, d in zip(expected, model.task.docs, strict=True) if d["question_id"] not in lost
+    ]
+    assert tried.count(episodes[1].history) == 1  # what was refused is not written again for its next question
+    assert model.task.process_results(model.task.docs[-1], [answers[-1]])
+    assert model.task.process_results(model.task.docs[len(episodes[0].questions)], [""]) == {}
+
+
+def test_a_failed_gate_ends_the_run(failing, episodes):
+    method, _ = failing(GateError("activity.state", "made to fail"))
+    with pytest.raises(GateError):
+        asked(method, episodes[:3], "own_text")
+
+
+def test_effort_and_time_are_told_apart_by_write_and_read(make, episodes, monkeypatch):
+    method = make("bm25_rag")
+    plain_write, plain_steer = method.write, method.steer
+
+    def write(history, state=None):
+        method.effort.lm_calls += 5
+        method.effort.gradient_steps += 2
+        return plain_write(history, state)
+
+    def steer(state, query, *, writes=False):
+        method.effort.lm_calls += 1
+        method.effort.tokens_read += 10
+        return plain_steer(state, query, writes=writes)
+
+    monkeypatch.setattr(method, "write", write)
+    monkeypatch.setattr(method, "steer", steer)
+    _, model = asked(method, episodes[:2], "own_text")
+    assert model.memories.effort == Effort(lm_calls=10, gradient_steps=4)
+    questions = sum(len(e.questions) for e in episodes[:2])
+    assert model.spent.effort == Effort(lm_calls=questions, tokens_read=10 * questions)
+    assert model.spent.read > 0
+
+
+def test_evidence_is_shown_to_gold_methods_alone(make, episodes, monkeypatch):
+    seen = []
+    for gold in (False, True):
+        method = make("bm25_rag")
+        monkeypatch.setattr(type(method), "capabilities", replace(type(method).capabilities, gold=gold))
+        plain = method.steer
+        monkeypatch.setattr(method, "steer", lambda state, query, p=plain, **k: seen.append(query) or p(state, query))
+        asked(method, episodes[:1], "own_text")
+    half = len(seen) // 2
+    assert {q.evidence for q in seen[:half]} == {()}
+    assert [q.evidence for q in seen[half:]] == [q.evidence for q in episodes[0].questions]

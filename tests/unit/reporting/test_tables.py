@@ -136,6 +136,29 @@ def test_a_row_whose_donor_does_as_well_claims_no_memory(invented, tmp_path):
     assert "own − mean not run" in text
 
 
+def test_what_was_not_answered_is_shown_and_said(invented, tmp_path):
+    chosen = invented.experiment()
+    invented.fill(chosen, tmp_path)
+    lost = [records.Failure(episode="h1", question=f"q{n}", status="error", reason="ValueError: odd") for n in (1, 2)]
+    why = "no classifier is given; name its folder with 'classifier'"
+    path = tmp_path / "embedded/smollm2/bm25_rag/seed42/locomo/own_text/own/record.json"
+    some = records.load(path)
+    some.failures = lost
+    records.write_json(path, some.model_dump(mode="json", by_alias=True))
+    other = tmp_path / "embedded/smollm2/delta_mem_tsw/seed42/locomo/removed/own/record.json"
+    none = records.load(other)
+    none.status, none.scores, none.questions = "skipped", {}, 0
+    none.failures = [records.Failure(episode="h1", question="q1", status="skipped", reason=why)]
+    records.write_json(other, none.model_dump(mode="json", by_alias=True))
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    told = (tmp_path / "out" / "main.md").read_text()
+    assert "(2 failed)" in told
+    assert "| skipped |" in told
+    assert re.search(r"Not answered.*error: ValueError: odd \(bm25_rag/locomo/own_text/own 2 of 62", told)
+    assert f"skipped: {why} (delta_mem_tsw/locomo/removed/own 1 of 1" in told.replace("\\_", "_")
+    assert "2 failed" in (tmp_path / "out" / "main.tex").read_text()
+
+
 def test_few_clusters_are_said_to_be_these_contexts(invented, tmp_path):
     chosen = invented.experiment(
         rows=["delta_mem_tsw"], tasks=[{"task": "few", "conditions": {"removed": ["own", "donor"]}}]
