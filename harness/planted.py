@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.method import Condition, MemoryMethod
 
 TOLD = "{name}'s {thing} is {colour}."
+SYSTEM = "Answer with one word."
 ASKED = "What colour is {name}'s {thing}?"
 VALUES = COLOURS[:10]
 """One token each, alone and after a space, in SmolLM2's and Qwen3's vocabularies; one is right, nine are not."""
@@ -61,7 +62,7 @@ def planted(seed: int, facts: int = 8) -> Episode:
         told.append(Message(TOLD.format(name=person, thing=thing, colour=colour), id=str(n)))
         question = ASKED.format(name=person, thing=thing)
         asked.append(Question(f"{name}-{n}", question, (colour,), evidence=(str(n),)))
-    return Episode(name, History(tuple(told)), tuple(asked), root=name, source="generated")
+    return Episode(name, History(tuple(told), SYSTEM), tuple(asked), root=name, source="generated")
 
 
 def family(facts: int = 8) -> list[Episode]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness import planted
+from harness.episodes import Message
 from harness.errors import HarnessError
 from harness.method import Capabilities, MemoryMethod, Steering
 from harness.planted import VALUES, compare, family, margins
@@ -79,7 +80,8 @@ def test_more_facts_than_colours_are_refused(facts):
 
 def test_a_margin_is_the_right_colour_against_the_mean_of_nine(make):
     method, episode = make("question_only"), planted.planted(0)
-    ids, _ = method.backbone.encode([type(episode.history.messages[0])(episode.questions[0].text)], answer_next=True)
+    asked = [Message(episode.questions[0].text)]
+    ids, _ = method.backbone.encode(asked, system="Answer with one word.", answer_next=True)
     logs = {}
     for colour in VALUES:
         new = method.backbone.tokenizer(colour, add_special_tokens=False)["input_ids"]
