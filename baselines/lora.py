@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from harness.episodes import Episode, History, Message, Query
+from harness.episodes import Episode, History, Query
 from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
@@ -66,21 +66,11 @@ class Lora(AdapterMethod):
 
         limit = budget.max_write_tokens + budget.max_read_tokens
 
-        def collate(batch: list[Episode]) -> training.Reads:
-            rows = [
-                training.answer_ids(
-                    self.backbone, [*e.history.messages, Message(q.text)], e.history.system, q.answers[0]
-                )
-                for e in batch
-                for q in e.questions
-            ]
-            return training.reads(self.backbone, rows, limit)
-
         with self.backbone.active(self.name):
             return training.fit(
                 self.peft,
                 episodes,
-                collate,
+                lambda batch: training.replayed(self.backbone, batch, limit),
                 lambda model, batch: (training.answer_loss(model, batch), int(batch.mask.sum())),
                 backbone=self.backbone,
                 budget=budget,

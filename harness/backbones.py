@@ -144,13 +144,15 @@ class Backbone:
         if self.adapters:
             raise HarnessError(f"adapter '{next(iter(self.adapters))}' is still attached; close its method first")
         adapter = get_peft_model(self.model, config).eval()
-        adapter.base_model.disable_adapter_layers()
+        if _in_layers(adapter):
+            adapter.base_model.disable_adapter_layers()
         self.adapters[name] = adapter
         return adapter
 
     def detach(self, name: str) -> None:
         """Take an adapter off; the model is then the frozen one, bit for bit."""
-        self.model = self.adapters.pop(name).unload().eval()
+        adapter = self.adapters.pop(name)
+        self.model = adapter.unload().eval() if _in_layers(adapter) else adapter.get_base_model()
 
     def save_adapter(self, name: str, directory: Path) -> None:
         """PEFT's layout, in bf16: what is saved is what a fit is, so the adapter attached is rounded too."""
@@ -182,16 +184,19 @@ class Backbone:
             raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
         try:
             result: Any = set_peft_model_state_dict(self.adapters[name], load_file(file))
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:
             raise HarnessError(f"{file} is an adapter of another shape; fit the method again") from error
-        strange = list(result.unexpected_keys) + [k for k in result.missing_keys if "delta_mem_" in k or "lora_" in k]
+        own = {"prompt_embeddings"}  # which PEFT loads besides, and then calls unexpected
+        strange = sorted({*result.unexpected_keys} - own) + [
+            k for k in result.missing_keys if "delta_mem_" in k or "lora_" in k
+        ]
         if strange:
             raise HarnessError(f"{file} does not fit the adapter (first: {strange[0]}); fit the method again")
 
     @contextlib.contextmanager
     def active(self, name: str | None) -> Iterator[None]:
         """The adapter ``name`` steers inside this block, and only there; None leaves the model frozen."""
-        if name is None:
+        if name is None or not _in_layers(self.adapters[name]):
             yield
             return
         layers = self.adapters[name].base_model
@@ -212,6 +217,11 @@ class Backbone:
             "tokenizer_hash": digest(sorted(self.tokenizer.get_vocab().items())),
             "chat_template_hash": hashlib.sha256(str(template).encode()).hexdigest(),
         }
+
+
+def _in_layers(adapter: Any) -> bool:
+    """Whether an adapter is in the model's layers; prompt learning is not, it acts through the cache it makes."""
+    return not adapter.active_peft_config.is_prompt_learning
 
 
 def _sentences(

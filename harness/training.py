@@ -77,6 +77,16 @@ def reads(backbone: Backbone, rows: Sequence[tuple[list[int], int]], limit: int)
     return Reads(ids.to(backbone.device), mask.to(backbone.device), labels.to(backbone.device))
 
 
+def replayed(backbone: Backbone, episodes: Sequence[Episode], limit: int) -> Reads:
+    """The questions of episodes, each after its history; of longer prompts the last ``limit`` tokens are kept."""
+    rows = [
+        answer_ids(backbone, [*e.history.messages, Message(q.text)], e.history.system, q.answers[0])
+        for e in episodes
+        for q in e.questions
+    ]
+    return reads(backbone, rows, limit)
+
+
 def answer_loss(model: Any, batch: Reads, **options: Any) -> Tensor:
     """Cross-entropy a token, on the answer only. Vocabulary logits are made for the answer's positions alone."""
     target = batch.labels[:, 1:]
