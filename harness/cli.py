@@ -61,9 +61,25 @@ Method = Annotated[str, typer.Option(help="Method that the adapter is of.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an adapter, in PEFT's format or the authors'.")]
 Weights = Annotated[str, typer.Option("--backbone", help="A local model folder, or EXPERIMENT/BACKBONE.")]
 
+Plugins = Annotated[
+    list[Path],
+    typer.Option("--plugin", metavar="PATH", help="A Python file or package of methods. Repeatable."),
+]
+
 DEFAULT = "embedded"
 ADAPTERS_OF = "delta_mem"
 RESULTS = Path("results")
+PLUGINS: list[Path] = []
+"""Given before the command; every experiment that the command loads names them, so that its workers know them."""
+
+
+@app.callback()
+def main(plugins: Plugins = []) -> None:  # noqa: B006
+    """δ-mem, measured: fit and compare memory methods."""
+    from harness.registry import plug
+
+    plug(plugins)
+    PLUGINS[:] = plugins
 
 
 @app.command()
@@ -311,7 +327,7 @@ def _parameters(name: str) -> None:
 def _load(name: str, changes: list[str]) -> Experiment:
     from harness import config
 
-    return config.load(name, changes)
+    return config.load(name, [*(f"plugins+={file}" for file in PLUGINS), *changes])
 
 
 def _job(kind: str, experiment: Experiment, backbone: str, row: str, seed: int, results: Path, retrain: bool) -> None:

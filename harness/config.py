@@ -176,7 +176,7 @@ def _append(tree: dict[str, Any], places: Places, key: str, value: Any, where: s
     name = "rows" if key == "methods" else key
     items = tree.setdefault(name, [])
     if not isinstance(items, list):
-        raise HarnessError(f"{where}: '{key}' is not a list; only lists grow (methods, tasks, seeds)")
+        raise HarnessError(f"{where}: '{key}' is not a list; only lists grow (methods, tasks, seeds, plugins)")
     for item in value if isinstance(value, list) else [value]:
         places[(name, len(items))] = where
         items.append(item)
@@ -245,7 +245,7 @@ def _fields(model: Any, at: Location) -> Iterable[str]:
 
 def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     """Names and settings that only the registries know."""
-    from harness.registry import resolve
+    from harness.registry import plug, resolve
     from harness.tasks import Prompts, task, tasks
 
     def check(at: Location, look: Any, *arguments: Any) -> None:
@@ -254,6 +254,8 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
         except HarnessError as error:
             raise HarnessError(f"{_place(places, at, path)}: {error}") from error
 
+    for i, plugin in enumerate(experiment.plugins):
+        check(("plugins", i), plug, [plugin])
     if experiment.prompts:
         check(("prompts",), Prompts, Path(experiment.prompts))
     for i, row in enumerate(experiment.rows):

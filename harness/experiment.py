@@ -173,6 +173,11 @@ class Experiment(_Model):
     donors: int = Field(3, ge=1, description="Fixed derangements averaged in the donor arm.")
     primary: str = Field("", description="Task of the one primary contrast, own - donor under `removed`.")
     data: DataSpec = DataSpec()
+    plugins: tuple[str, ...] = Field(
+        (),
+        exclude_if=lambda files: not files,
+        description="Python files or packages outside of this repository that define methods.",
+    )
     prompts: str | None = Field(
         None, description="File of wordings that takes the place of harness/tasks/prompts.yaml."
     )

@@ -28,7 +28,7 @@ from harness.experiment import BackboneSpec, Cell, Experiment, Job, RunSpec, row
 from harness.experiment import cells as cells_of
 from harness.method import MemoryMethod
 from harness.progress import Progress
-from harness.registry import resolve
+from harness.registry import plug, resolve
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task, TaskData, select
 from harness.truncation import fit_to
@@ -53,6 +53,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         retrain=bool(request.get("retrain")),
         progress=Progress(request.get("progress")),
     )
+    plug(work.experiment.plugins)
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate}
     return kinds[request["kind"]](work)
 

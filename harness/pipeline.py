@@ -18,15 +18,16 @@ from harness.errors import HarnessError, nearest
 from harness.experiment import Job, cells, jobs
 from harness.plan import fingerprint, learns, lines, plan
 
-KEYS = ("experiment", "methods", "set", "retrain")
+KEYS = ("experiment", "methods", "plugin", "set", "retrain")
 
 
 class Pipeline:
     """One run of one experiment.
 
     Args:
-        settings: Snakemake's ``--config``: ``experiment`` (default ``embedded``), ``methods`` (rows to add), ``set``
-            (changes such as ``run.executor=inline``) and ``retrain``; each list may be a single value.
+        settings: Snakemake's ``--config``: ``experiment`` (default ``embedded``), ``methods`` (rows to add),
+            ``plugin`` (files that define methods), ``set`` (changes such as ``run.executor=inline``) and ``retrain``;
+            each list may be a single value.
         results: Folder of all results.
         published: Folder of the chosen experiment's tables.
 
@@ -40,8 +41,9 @@ class Pipeline:
         for key in settings:
             if key not in KEYS:
                 raise HarnessError(f"unknown key '{key}' after --config; {nearest(key, KEYS)}")
+        plugins = [f"plugins+={file}" for file in _many(settings.get("plugin"))]
         added = [f"methods+={name}" for name in _many(settings.get("methods"))]
-        changes = [*added, *_many(settings.get("set"))]
+        changes = [*plugins, *added, *_many(settings.get("set"))]
         name = str(settings.get("experiment") or "embedded")
         self.results, self.published = results, published
         self.experiment = config.load(name, changes)

@@ -1,4 +1,6 @@
-"""Finds memory methods: a file or package a method under ``methods/`` and ``baselines/`` (``_*.py`` is not scanned)."""
+"""Finds memory methods: a file or package a method under ``methods/`` and ``baselines/`` (``_*.py`` is not scanned),
+those that installed packages offer (entry points of the group ``delta_mem.methods``), and plugged-in files.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +21,40 @@ from harness.errors import HarnessError, nearest
 from harness.method import MemoryMethod, MethodConfig
 
 ROOMS = ("methods", "baselines")
+ENTRY_POINTS = "delta_mem.methods"
+"""Group in which a package names a module, or a class, of methods."""
+_plugged: dict[Path, ModuleType] = {}
+
+
+def plug(files: Iterable[str | Path]) -> None:
+    """Take in methods from files, or packages, that lie anywhere; one taken in before stays as it is.
+
+    Raises:
+        HarnessError: there is no such file, it does not import, or another of its name was taken in.
+    """
+    for file in (Path(f).resolve() for f in files):
+        if file in _plugged:
+            continue
+        source = file / "__init__.py" if file.is_dir() else file
+        if not source.is_file() or source.suffix != ".py":
+            raise HarnessError(f"there is no plugin at {file}; name a Python file, or a folder with an __init__.py")
+        name = f"plugin_{file.stem}"
+        if name in sys.modules:
+            raise HarnessError(f"the plugin {file} has the name of {sys.modules[name].__file__}; rename one")
+        spec = importlib.util.spec_from_file_location(
+            name, source, submodule_search_locations=[str(file)] if file.is_dir() else None
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise HarnessError(f"{file} does not import ({error}); mend the file") from error
+        _plugged[file] = module
+        methods.cache_clear()
+        row_names.cache_clear()
 
 
 @cache
@@ -27,20 +66,33 @@ def methods() -> dict[str, type[MemoryMethod]]:
     """
     found: dict[str, type[MemoryMethod]] = {}
     taken: dict[str, type[MemoryMethod]] = {}
+    for cls in _offered():
+        for name in {cls.name, *cls.presets}:
+            other = taken.setdefault(name, cls)
+            if other is not cls:
+                raise HarnessError(
+                    f"the name '{name}' is taken by {other.__module__} and by {cls.__module__}; rename one"
+                )
+        found[cls.name] = cls
+    return found
+
+
+def _offered() -> Iterator[type[MemoryMethod]]:
+    """Every method class: of the rooms, of installed packages, of plugins."""
     for room in ROOMS:
         package = importlib.import_module(room)
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
-            if info.name.startswith("_"):
-                continue
-            for cls in _defined_in(_imported(f"{room}.{info.name}")):
-                for name in {cls.name, *cls.presets}:
-                    other = taken.setdefault(name, cls)
-                    if other is not cls:
-                        raise HarnessError(
-                            f"the name '{name}' is taken by {other.__module__} and by {cls.__module__}; rename one"
-                        )
-                found[cls.name] = cls
-    return found
+            if not info.name.startswith("_"):
+                yield from _defined_in(_imported(f"{room}.{info.name}"))
+    for point in sorted(entry_points(group=ENTRY_POINTS)):
+        try:
+            offered = point.load()
+        except Exception as error:
+            what = f"the entry point {point.name} ({point.value})"
+            raise HarnessError(f"{what} does not load ({error}); mend its package, or uninstall it") from error
+        yield from _defined_in(sys.modules[offered.__module__] if inspect.isclass(offered) else offered)
+    for module in _plugged.values():
+        yield from _defined_in(module)
 
 
 def _imported(name: str) -> ModuleType:

@@ -96,3 +96,91 @@ def test_a_module_that_does_not_import_is_named(room):
     (room / "broken.py").write_text("import no_such_module_anywhere")
     with pytest.raises(HarnessError, match="spare_room/broken does not import"):
         registry.methods()
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A file outside of the tree that defines a method; forgotten afterwards."""
+    monkeypatch.setattr(registry, "_plugged", {})
+    known = set(sys.modules)
+    file = tmp_path / "elsewhere.py"
+    file.write_text(METHOD.format(cls="Elsewhere", name="elsewhere"))
+    yield file
+    for name in {n for n in sys.modules if n.startswith("plugin_")} - known:
+        del sys.modules[name]
+    forget()
+
+
+def test_a_plugin_lies_anywhere(elsewhere):
+    assert "elsewhere" not in registry.methods()
+    registry.plug([elsewhere, elsewhere])
+    registry.plug([elsewhere])
+    assert registry.resolve("elsewhere")[0].name == "elsewhere"
+    assert registry.source_file("elsewhere") == elsewhere
+    assert "frozen" in registry.methods()
+
+
+def test_a_plugin_may_be_a_package(elsewhere):
+    folder = elsewhere.with_suffix("")
+    folder.mkdir()
+    (folder / "_part.py").write_text(elsewhere.read_text())
+    (folder / "__init__.py").write_text("from plugin_elsewhere._part import Elsewhere")
+    registry.plug([folder])
+    assert "elsewhere" in registry.methods()
+
+
+def test_a_wrong_plugin_is_refused(elsewhere, tmp_path):
+    broken, twin = tmp_path / "broken.py", tmp_path / "other" / "elsewhere.py"
+    broken.write_text("import no_such_module_anywhere")
+    twin.parent.mkdir()
+    twin.write_text("")
+    for file, message in (
+        (tmp_path / "none.py", "there is no plugin"),
+        (tmp_path, "there is no plugin"),
+        (broken, "does not import"),
+    ):
+        with pytest.raises(HarnessError, match=message):
+            registry.plug([file])
+    registry.plug([elsewhere])
+    with pytest.raises(HarnessError, match="has the name of"):
+        registry.plug([twin])
+    elsewhere.write_text("")
+    taken = tmp_path / "taken.py"
+    taken.write_text(METHOD.format(cls="Taken", name="frozen"))
+    registry.plug([taken])
+    with pytest.raises(HarnessError, match="'frozen' is taken"):
+        registry.methods()
+
+
+def test_an_installed_package_offers_a_method(elsewhere, monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    monkeypatch.syspath_prepend(elsewhere.parent)
+    offered = [EntryPoint("mine", "elsewhere", registry.ENTRY_POINTS)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: offered if group == registry.ENTRY_POINTS else [])
+    forget()
+    assert "elsewhere" in registry.methods()
+    offered[:] = [EntryPoint("gone", "no_such_module_anywhere", registry.ENTRY_POINTS)]
+    forget()
+    with pytest.raises(HarnessError, match="entry point gone"):
+        registry.methods()
+
+
+def test_the_command_line_and_a_job_take_a_plugin(elsewhere, tmp_path):
+    from typer.testing import CliRunner
+
+    from harness import cli, config, jobs
+
+    said = CliRunner().invoke(cli.app, ["--plugin", str(elsewhere), "plan", "smoke", "--set", "methods+=elsewhere"])
+    assert said.exit_code == 0, said.output
+    assert "elsewhere" in said.output
+    experiment = config.load("smoke", [f"plugins+={elsewhere}", "methods+=elsewhere", "run.device=cpu"])
+    assert experiment.plugins == (str(elsewhere),)
+    backbone = next(iter(experiment.backbones))
+    registry._plugged.clear()
+    del sys.modules["plugin_elsewhere"]
+    forget()
+    spec = experiment.model_dump(mode="json", by_alias=True)
+    request = {"kind": "evaluate", "experiment": spec, "backbone": backbone, "row": "elsewhere", "seed": 42}
+    assert jobs.run({**request, "results": str(tmp_path)})["answered"] >= 1
+    cli.PLUGINS.clear()
