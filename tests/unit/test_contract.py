@@ -26,15 +26,18 @@ FITTED = [row for row in ROWS if resolve(row)[0].capabilities.fits]
 
 
 @pytest.fixture
-def make(tiny):
+def make(tiny, token_classifier):
     """A method on a fresh backbone; what it learns is moved off its start, so that it shows in the answers."""
 
+    settings = {"llmlingua2": {"classifier": token_classifier}}
+
     def build(row, seed=1, shaken=True):
-        cls, config = resolve(row)
+        cls, config = resolve(row, settings.get(row))
         backbone = tiny()
         given = set(backbone.model.parameters())
         method = cls(config, backbone, seed)
-        holders = [backbone.model, *backbone.adapters.values()]
+        own = [value for value in vars(method).values() if isinstance(value, torch.nn.Module)]
+        holders = [backbone.model, *backbone.adapters.values(), *own]
         method.learned = list(dict.fromkeys(p for h in holders for p in h.parameters() if p not in given))
         rng = torch.Generator().manual_seed(7)
         for p in method.learned if shaken else ():
