@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from harness.backbones import Backbone
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
@@ -46,7 +48,7 @@ def address(method: MemoryMethod, backbone: Backbone, episodes: Sequence[Episode
         {
             "backbone": backbone.digest,
             "method": method.name,
-            "config": method.config.model_dump(mode="json"),
+            "config": method.config.learned_with(),
             "fit_version": method.FIT_VERSION,
             "episodes": episodes_digest(episodes),
             "budget": budget.model_dump(mode="json", exclude={"save_every"}),
@@ -77,9 +79,12 @@ def obtain(
 ) -> Fit:
     """Restore the fit into ``method``, or learn it, store it and leave ``method`` with it."""
     name = address(method, backbone, episodes, budget)
-    stored = find(results, name, retrain=retrain)
-    if stored is None:
-        return Fit(name, _learn(method, episodes, budget, results / LEARNED / name[:16], name, progress), False)
+    lock = results / ".locks" / f"{name[:16]}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # rows may share a fit: the second waits, and restores what the first has learned
+        stored = find(results, name, retrain=retrain)
+        if stored is None:
+            return Fit(name, _learn(method, episodes, budget, results / LEARNED / name[:16], name, progress), False)
     restore(method, stored, name)
     return Fit(name, stored, stored.parent == results / REFERENCE)
 
@@ -117,7 +122,7 @@ def _learn(
         "address": address,
         "adapter_hash": adapter_hash(whole),
         "method": method.name,
-        "config": method.config.model_dump(mode="json"),
+        "config": method.config.learned_with(),
         "fit_version": method.FIT_VERSION,
         "seed": method.seed,
         "trainable_parameters": method.trainable_parameters(),

@@ -38,6 +38,13 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    READING: ClassVar[frozenset[str]] = frozenset()
+    """Settings that act on answers alone; rows that differ in nothing else share one fit."""
+
+    def learned_with(self) -> dict[str, Any]:
+        """The settings that learned parameters are a function of."""
+        return self.model_dump(mode="json", exclude=set(self.READING))
+
 
 @dataclass(frozen=True)
 class Capabilities:

@@ -194,7 +194,7 @@ def _restore(method: MemoryMethod, folder: Path) -> str:
     if not (folder / "fit.json").is_file():
         raise HarnessError(f"{folder} holds no fit.json; name a folder under results/fits, or a job's folder")
     report = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-    if (report["method"], report["config"]) != (method.name, method.config.model_dump(mode="json")):
+    if (report["method"], report["config"]) != (method.name, method.config.learned_with()):
         raise HarnessError(
             f"{folder} is a fit of method '{report['method']}' with other settings; open that one, or another fit"
         )
