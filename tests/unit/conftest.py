@@ -56,3 +56,25 @@ def episodes() -> tuple[Episode, ...]:
     from harness.tasks import task
 
     return task("write_clear_read").load(DataSpec(source="generated"), "test", {}, 6).episodes
+
+
+@pytest.fixture(scope="session")
+def token_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny BERT with random weights that tells two classes of tokens, letters mostly."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!;:'\"-()"
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *("##" + c for c in letters), "the", "is", "##ed"]
+    words = Tokenizer(models.WordPiece({w: n for n, w in enumerate(vocab)}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForTokenClassification(BertConfig(vocab_size=len(vocab), num_labels=2, **sizes))
+    folder = tmp_path_factory.mktemp("classifier")
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+    return str(folder)
