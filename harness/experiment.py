@@ -121,6 +121,23 @@ class TrainSpec(_Model):
     task: Slug = Field("qasper", description="Task whose training split gives the episodes.")
     episodes: int = Field(2219, ge=1, description="Training episodes (the paper: the shortest 2,219 of QASPER).")
     settings: dict[str, Any] = Field(default_factory=dict, description="Knobs of a generated task.")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        exclude_if=lambda rates: not rates,
+        description="Tried for every trained row, in the place of budget.learning_rate; the best on `dev` is kept.",
+    )
+    dev: int = Field(
+        0,
+        ge=0,
+        exclude_if=lambda count: not count,
+        description="Training episodes, the last, on which learning rates are judged; no row is trained on them.",
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> TrainSpec:
+        if len(self.learning_rates) > 1 and not self.dev:
+            raise ValueError("learning_rates are judged on held-out episodes; give 'dev' their number")
+        return self
 
 
 class Budget(_Model):

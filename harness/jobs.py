@@ -20,11 +20,11 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, fits, records
+from harness import backbones, cells, fits, records, tuning
 from harness.backbones import Backbone
 from harness.episodes import Episode
 from harness.errors import HarnessError
-from harness.experiment import BackboneSpec, Cell, Experiment, Job, RunSpec, row_of
+from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
 from harness.method import MemoryMethod
 from harness.progress import Progress
@@ -115,14 +115,25 @@ def _prepare(work: _Work) -> dict[str, Any]:
 
 
 def _fit(work: _Work) -> dict[str, Any]:
-    """Restore or learn the row's parameters."""
+    """Restore or learn the row's parameters, with the best of the experiment's learning rates."""
+    spec, budget = work.experiment.training, work.experiment.budget
     with work.method() as method:
         if method.capabilities.fits is None:
             raise HarnessError(f"row '{work.row}' learns nothing, so there is nothing to fit; evaluate it directly")
-        episodes, data = training_episodes(work.experiment, method)
-        budget = work.experiment.budget
-        fit = fits.obtain(method, method.backbone, episodes, budget, work.results, work.progress, retrain=work.retrain)
-    facts = {**fit.facts(), "data": data, "budget": budget.model_dump(mode="json")}
+        every, data = training_episodes(work.experiment, method)
+    episodes, dev = tuning.split(every, spec)
+
+    def fit(method: MemoryMethod, budget: Budget) -> dict[str, Any]:
+        found = fits.obtain(
+            method, method.backbone, episodes, budget, work.results, work.progress, retrain=work.retrain
+        )
+        return found.facts()
+
+    tuned = {}
+    if spec.learning_rates:
+        budget, tuned["trials"] = tuning.best(work.method, fit, dev, budget, spec.learning_rates)
+    with work.method() as method:
+        facts = {**fit(method, budget), **tuned, "data": data, "budget": budget.model_dump(mode="json")}
     records.write_json(work.folder / "fit.json", facts)
     return facts
 

@@ -205,8 +205,15 @@ def _fits(summary: Summary) -> Iterator[str]:
             how = "restored" if fit.get("restored") else "fitted here"
             steps = f", {fit['steps']:,} steps" if fit.get("steps") else ""
             where = f"{record.row} on {record.backbone}, seed {record.seed}"
-            seen.setdefault(f"{where}: {str(fit.get('address', ''))[:12]}, {how}{steps}.")
+            seen.setdefault(f"{where}: {str(fit.get('address', ''))[:12]}, {how}{steps}{_tuned(fit)}.")
     yield from seen
+
+
+def _tuned(fit: dict) -> str:
+    """``, learning rate 0.002, the best of 3 on held-out training questions``; nothing where one was given."""
+    trials = fit.get("trials") or []
+    rate = (fit.get("budget") or {}).get("learning_rate")
+    return f", learning rate {rate:g}, the best of {len(trials)} on held-out training questions" if trials else ""
 
 
 def _gates(summary: Summary) -> Iterator[str]:

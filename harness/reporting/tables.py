@@ -269,6 +269,8 @@ def _job_costs(records: list[Record]) -> dict[str, Any]:
         "cells": len(records),
         "questions": sum(r.questions for r in records),
         "fit_seconds": fit.get("seconds"),
+        "fit_tokens": fit.get("tokens"),
+        "trials": len(fit.get("trials") or [1]),
         "restored": bool(fit.get("restored")),
     }
 
