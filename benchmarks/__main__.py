@@ -12,6 +12,7 @@ from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
+from benchmarks import retrieval as retrievals
 from benchmarks import twenty_questions as asking
 from benchmarks._measured import Measured, as_json, show
 from harness.errors import HarnessError
@@ -82,6 +83,17 @@ def recurrence(
 ) -> None:
     """The chunked and the compiled form against the reference loop, forward and backward, on one thread."""
     _print(recurrences.measure(lengths), "Gated delta rule, rank 8", json)
+
+
+@app.command()
+def retrieval(
+    units: Annotated[int, typer.Option(help="Messages of the history.", min=2)] = 100_000,
+    words: Annotated[int, typer.Option(help="Words of a message.", min=1)] = 100,
+    questions: Annotated[int, typer.Option(help="Questions asked; their median counts.", min=1)] = 50,
+    json: Json = False,
+) -> None:
+    """What retrieval costs: an index of many units, and a question to it."""
+    _print(retrievals.measure(units, words, questions), f"Retrieval from {units:,} units of {words} words", json)
 
 
 @app.command()

@@ -34,11 +34,8 @@ def chunked(messages: Sequence[Message], limit: int, backbone: Backbone) -> tupl
 
     A sentence that is longer itself is cut between tokens. The chunks of a message, one after the other, are its text.
     """
-    units: list[Unit] = []
-    for message, size in zip(messages, _sizes([m.content for m in messages], backbone), strict=True):
-        texts = [message.content] if size <= limit else _packed(message.content, limit, backbone)
-        units += [Unit(replace(message, content=text), n > 0) for n, text in enumerate(texts)]
-    return tuple(units)
+    packed = [(m, n, text) for m in messages for n, text in enumerate(_packed(m.content, limit, backbone))]
+    return tuple(Unit(replace(m, content=text), n > 0) for m, n, text in packed)
 
 
 def joined(units: Sequence[Unit], numbers: Sequence[int]) -> tuple[Message, ...]:
@@ -82,25 +79,21 @@ def most(limit: int, end: int, cost: Callable[[int], int]) -> int:
     return low + bisect_right(range(low + 1, min(high, end) + 1), limit, key=cost)
 
 
-def _sizes(texts: Sequence[str], backbone: Backbone) -> list[int]:
-    """Tokens of each text, in one call."""
-    return [len(ids) for ids in backbone.tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
-
-
 def _packed(text: str, limit: int, backbone: Backbone) -> list[str]:
     """Sentence after sentence, as many in a chunk as have at most ``limit`` tokens one by one."""
     starts = sentence_starts(text) or [0]
     sentences = [text[a:b] for a, b in pairwise([*starts, len(text)])]
-    chunks: list[list[str]] = []
-    room = 0
-    for sentence, size in zip(sentences, _sizes(sentences, backbone), strict=True):
+    encoded = backbone.tokenizer(sentences, add_special_tokens=False, return_attention_mask=False)
+    chunks: list[list[str]] = [[]]
+    room = limit
+    for sentence, size in zip(sentences, map(len, encoded["input_ids"]), strict=True):
         if size <= room:
             chunks[-1].append(sentence)
             room -= size
         else:
-            chunks += [[part] for part in _cut(sentence, limit, backbone)] if size > limit else [[sentence]]
+            chunks += [[part] for part in (_cut(sentence, limit, backbone) if size > limit else [sentence])]
             room = -size % limit
-    return ["".join(chunk) for chunk in chunks]
+    return ["".join(chunk) for chunk in chunks if chunk]
 
 
 def _cut(text: str, limit: int, backbone: Backbone) -> list[str]:
