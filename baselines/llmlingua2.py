@@ -275,4 +275,5 @@ def _starts(
             found.add(end)
             run = 1
         end, last = span[1], word
-    return sorted(at for at in found if at < len(text))
+    # blanks at the end are the last word's
+    return sorted(at for at in found if text[at:].strip() or forced.match(text, at))

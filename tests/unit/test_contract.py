@@ -29,7 +29,14 @@ FITTED = [row for row in ROWS if resolve(row)[0].capabilities.fits]
 def make(tiny, token_classifier):
     """A method on a fresh backbone; what it learns is moved off its start, so that it shows in the answers."""
 
-    settings = {"llmlingua2": {"classifier": token_classifier}}
+    few = {"passes": None, "steps": 2, "batch_size": 2}
+    settings = {
+        "llmlingua2": {"classifier": token_classifier},
+        **{row: few for row in ROWS if row.startswith("context2lora")},
+        "kv_prefix": {"steps": 2, "batch_size": 2, "longest": 8},
+        "memit": {"steps": 2, "prefixes": 1, "moment_tokens": 64},
+        "rome": {"steps": 2, "prefixes": 1},
+    }
 
     def build(row, seed=1, shaken=True):
         cls, config = resolve(row, settings.get(row))
