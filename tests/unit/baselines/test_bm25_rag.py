@@ -89,7 +89,7 @@ def test_one_word_ranks_all_as_another_implementation_does(seed, tiny):
     cls, config = resolve("bm25_rag", {"top_k": None, "order": "rank"})
     method = cls(config, tiny(), 0)
     state = method.write(History(tuple(Message(t, id=str(n)) for n, t in enumerate(texts))))
-    positive = [word for word, weight in okapi.idf.items() if okapi.nd[word] < 20 and weight > 0]
+    positive = [word for word, weight in okapi.idf.items() if weight > 0 and sum(word in t for t in texts) < 20]
     assert positive
     for word in positive:
         scores = okapi.get_scores([word])
@@ -131,8 +131,8 @@ def test_of_a_long_message_the_chunk_that_matters_is_found(retrieve):
     assert [(m.content, m.id, m.time) for m in found.messages] == [
         ("Bob has a blue kite; Bob flies it daily.", "all", "May")
     ]
-    both = retrieve("blue kite green", long, unit="chunk", chunk_tokens=48, top_k=2)
-    assert [m.content for m in both.messages] == [" ".join(TEXTS[2:4])]  # neighbours are one text again
+    both = retrieve("Who has a kite?", long, unit="chunk", chunk_tokens=50, top_k=2)
+    assert [m.content for m in both.messages] == [" ".join(TEXTS[2:])]  # neighbours are one text again
 
 
 def test_best_first_or_as_they_were_said(retrieve):
@@ -194,6 +194,9 @@ def test_bytes_are_texts_and_postings(tiny):
     ],
 )
 def test_settings_that_cannot_be_met_are_one_sentence(method, settings, told, tiny):
-    with pytest.raises(HarnessError, match=told):
+    def make():
         cls, config = resolve(method, settings)
-        cls(config, tiny(), 0)
+        return cls(config, tiny(), 0)
+
+    with pytest.raises(HarnessError, match=told):
+        make()

@@ -23,6 +23,13 @@ def test_the_evidence_stands_in_the_order_of_the_history(oracle):
     assert steering.notes == {"retrieved": ["D1:0", "D1:3"], "evidence_lost": 0}
 
 
+def test_evidence_that_names_every_message_is_the_frozen_prompt(oracle):
+    query = Query("", "?", "q", tuple(m.id for m in HISTORY.messages))
+    found = oracle.steer(oracle.write(HISTORY), query)
+    assert found.messages == HISTORY.messages
+    assert found.acts == resolve("frozen")[0].steer(None, None, query).acts
+
+
 def test_evidence_that_was_cut_away_is_counted(oracle):
     state = oracle.write(History(HISTORY.messages[2:]))
     steering = oracle.steer(state, Query("", "?", "q", ("D1:0", "D1:1", "D1:3")))
