@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def plainly(folder, count, rate, forced=FORCED, digits=False, greatest=False, on
             words.append([n, text, ids, text in (".", "\n")])
         if words:
             words[-1][3] = True
-    for a, b in zip(words, words[1:], strict=False):
+    for a, b in pairwise(words):
         a[3] = a[3] or b[1] == "\n"
     pieces, at = [], 0
     while at < len(words):
@@ -181,7 +182,7 @@ def test_another_number_of_classes_is_refused(make, episodes, tmp_path, token_cl
     AutoTokenizer.from_pretrained(token_classifier).save_pretrained(tmp_path)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertForTokenClassification(BertConfig(num_labels=3, vocab_size=120, **sizes)).save_pretrained(tmp_path)
-    with pytest.raises(HarnessError, match="3 classes.*; name a classifier of two classes"):
+    with pytest.raises(HarnessError, match=r"3 classes.*; name a classifier of two classes"):
         make(classifier=str(tmp_path)).write(episodes[0].history)
 
 
@@ -228,4 +229,4 @@ def test_a_piece_ends_where_a_sentence_does():
     assert [len(p) for p in split(told, 5)] == [4, 4]
     assert [len(p) for p in split(told[4:], 3)] == [3, 1]
     told[0].tokens = list(range(9))  # longer than a piece: alone
-    assert [len(p) for p in split(told, 3)][0] == 1
+    assert len(split(told, 3)[0]) == 1
