@@ -1,18 +1,15 @@
-"""What the memories that put text back have in common: their state, and retrieval within a budget."""
+"""What the memories that retrieve have in common: how much they return, and in which order."""
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from harness import chunks
-from harness.chunks import Unit
+from harness.chunks import Texts, Unit
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
 from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
@@ -21,41 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.backbones import Backbone
-
-
-@dataclass(frozen=True, eq=False)
-class Texts(MemoryState):
-    """Messages, or chunks of them, in the order in which they were said."""
-
-    units: tuple[Unit, ...]
-    kind: ClassVar[str] = "text"
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The history that was kept."""
-        return chunks.joined(self.units, range(len(self.units)))
-
-    def nbytes(self) -> int:
-        """Texts in UTF-8."""
-        return sum(len(u.message.content.encode()) for u in self.units)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "messages": len(self.units)}
-
-    def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        rows = [{**asdict(u.message), "continues": u.continues} for u in self.units]
-        (directory / "units.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-
-    @staticmethod
-    def load_units(directory: Path) -> tuple[Unit, ...]:
-        """The units that ``save`` wrote."""
-        rows = json.loads((directory / "units.json").read_text(encoding="utf-8"))
-        return tuple(Unit(continues=row.pop("continues"), message=Message(**row)) for row in rows)
-
-    @classmethod
-    def load(cls, directory: Path) -> Texts:
-        return cls(cls.load_units(directory))
 
 
 class RetrievalSettings(MethodConfig):

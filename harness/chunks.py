@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.episodes import Message, spoken
+from harness.method import MemoryState
 from harness.segments import sentence_starts
 
 if TYPE_CHECKING:
@@ -22,6 +25,41 @@ class Unit:
     message: Message
     continues: bool = False
     """Goes on with the message that the unit before it is of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Texts(MemoryState):
+    """Messages, or chunks of them, in the order in which they were said."""
+
+    units: tuple[Unit, ...]
+    kind: ClassVar[str] = "text"
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The history that was kept."""
+        return joined(self.units, range(len(self.units)))
+
+    def nbytes(self) -> int:
+        """Texts in UTF-8."""
+        return sum(len(u.message.content.encode()) for u in self.units)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "messages": len(self.units)}
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        rows = [{**asdict(u.message), "continues": u.continues} for u in self.units]
+        (directory / "units.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+
+    @staticmethod
+    def load_units(directory: Path) -> tuple[Unit, ...]:
+        """The units that ``save`` wrote."""
+        rows = json.loads((directory / "units.json").read_text(encoding="utf-8"))
+        return tuple(Unit(continues=row.pop("continues"), message=Message(**row)) for row in rows)
+
+    @classmethod
+    def load(cls, directory: Path) -> Texts:
+        return cls(cls.load_units(directory))
 
 
 def whole(messages: Sequence[Message]) -> tuple[Unit, ...]:
