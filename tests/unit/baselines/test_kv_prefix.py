@@ -79,7 +79,7 @@ def test_a_token_is_147_kb_on_qwen3_4b():
 def test_steps_bring_the_student_nearer_to_the_teacher(tiny, episodes):
     history = episodes[0].history
     backbone = tiny()
-    method = build(backbone, steps=30, learning_rate=0.1)
+    method = build(backbone, steps=20, learning_rate=0.02, truth=0.0)
     ids, _ = backbone.encode(history.messages)
     with torch.no_grad():
         lessons = method._lessons(history, ids, method._read(ids))
@@ -92,6 +92,19 @@ def test_steps_bring_the_student_nearer_to_the_teacher(tiny, episodes):
 
     start = build(backbone, steps=0).write(history)
     assert distance(method.write(history)) < 0.8 * distance(start)
+
+
+def test_the_answers_own_words_become_likelier(tiny, episodes):
+    backbone, question = tiny(), Query("", "What is it?")
+    history = History((Message("It is red."),))
+    asked = generation.prompt(backbone, (), Query("", "Repeat what you were told, word for word."))
+    told = backbone.tokenizer("It is red.", add_special_tokens=False)["input_ids"]
+    found = []
+    for steps in (0, 20):
+        method = build(backbone, steps=steps, learning_rate=0.1, longest=20)
+        steering = method.steer(method.write(history), question)
+        found.append(generation.loglikelihood(backbone, asked, steering, [told])[0][0])
+    assert found[1] > found[0] + 1
 
 
 def test_the_attention_sink_stays(tiny, episodes):
@@ -113,7 +126,7 @@ def test_the_evaluated_questions_are_not_learned(episodes):
     cls, _ = resolve("kv_prefix")
     for e in episodes:
         made = cls.write.__globals__["questions"](e.history, 0)
-        assert len(made) == 1 + 3 * len(e.history.messages)
+        assert len(made) == 1 + 4 * len(e.history.messages)
         assert not {q for q, _ in made} & {q.text for q in e.questions}
         words = " ".join(m.content for m in e.history.messages)
         assert all(answer in words.replace("\n", " ") or answer.count("\n") for _, answer in made)
@@ -122,7 +135,7 @@ def test_the_evaluated_questions_are_not_learned(episodes):
 def test_its_effort_is_counted(tiny, episodes):
     method = build(tiny())
     method.write(episodes[0].history)
-    rows = 1 + 3 * len(episodes[0].history.messages)
+    rows = 1 + 4 * len(episodes[0].history.messages)
     assert method.effort.gradient_steps == 3
     assert method.effort.lm_calls == 1 + rows + 3 * 4
     assert method.effort.tokens_read > 0

@@ -15,7 +15,7 @@ from harness.method import Steering
 from harness.registry import resolve
 from harness.triples import parse
 
-FAST = {"steps": 4, "moment_tokens": 256, "prefixes": 2, "prefix_tokens": 3, "learning_rate": 0.1}
+FAST = {"steps": 4, "moment_tokens": 64, "prefixes": 2, "prefix_tokens": 3, "learning_rate": 0.1}
 TOLD = ("Ana's hat is red.", "The capital of Peru is Oslo.", "7. Bo is married to Al.")
 
 
@@ -61,30 +61,33 @@ def test_one_fact_without_moments_is_met_exactly():
 
 
 @pytest.mark.parametrize(("row", "strength"), [("memit", 1e-3), ("rome", 0.0)])
-def test_a_fact_becomes_likelier_and_leaving_is_exact(tiny, row, strength):
-    method = build(tiny("qwen3"), row, steps=20, strength=strength, clamp=50, learning_rate=0.5)
-    before = bare(method.backbone)
-    state = method.write(history("Ana's hat is red."))
-    assert torch.equal(bare(method.backbone), before)
-    prompt, answer = "Ana's hat is", " red"
-    assert likelihood(method, state, prompt, answer) > likelihood(method, None, prompt, answer) + 0.1
-    with state.worn(method.backbone.model):
-        assert not torch.equal(bare(method.backbone), before)
-    assert torch.equal(bare(method.backbone), before)
-
-
-def test_the_wanted_hidden_state_is_reached_by_one_exact_layer(tiny):
-    method = build(tiny("llama"), "rome")
-    batch = method._copies([parse("Ana's hat is red.")])
+def test_the_wanted_hidden_state_is_neared_and_leaving_is_exact(tiny, row, strength):
+    """Exactly met it would be by the mean key of all beginnings; the bare prompt's own key is near that."""
+    method = build(tiny("llama"), row, strength=strength)
+    before, batch = bare(method.backbone), method._copies([parse("Ana's hat is red.")])
     with torch.enable_grad():
         wanted = method._wanted(batch)
     state = method.write(history("Ana's hat is red."))
-    with torch.no_grad(), state.worn(method.backbone.model):
-        _, hidden = method._seen(batch, method.layers[0])
-    # The key is a mean over beginnings, so the bare prompt is met only as far as its own key is that mean.
+    assert torch.equal(bare(method.backbone), before)
     with torch.no_grad():
         _, start = method._seen(batch, method.layers[0])
-    assert (hidden - wanted).norm() < 0.5 * (start - wanted).norm()
+        with state.worn(method.backbone.model):
+            _, end = method._seen(batch, method.layers[0])
+            assert not torch.equal(bare(method.backbone), before)
+    assert (end - wanted).norm() < 0.5 * (start - wanted).norm()
+    assert torch.equal(bare(method.backbone), before)
+
+
+def test_a_wanted_hidden_state_makes_the_object_likelier(tiny):
+    method = build(tiny("qwen3"), steps=20, kl=0.0)
+    batch = method._copies([parse(text) for text in TOLD[:2]])
+    with torch.enable_grad():
+        wanted = method._wanted(batch)
+    with torch.no_grad():
+        hidden, start, _ = method._scored(batch, torch.zeros_like(wanted))
+        _, end, _ = method._scored(batch, wanted - hidden)
+    assert (end < start).all()
+    assert ((wanted - hidden).norm(dim=-1) <= 4.001 * hidden.norm(dim=-1)).all()
 
 
 def test_without_facts_nothing_is_kept(tiny):
@@ -162,11 +165,11 @@ def test_the_subject_is_found_behind_every_beginning(tiny):
 def test_its_effort_is_counted(tiny):
     method = build(tiny(), enough=0.0)
     method.write(history(TOLD[0]))
-    samples = 2 + 2  # beginnings; texts of 192 tokens for the moments
+    samples = 2 + 1  # beginnings; a text for the moments
     rows = (4 + 1 + len(method.layers)) * 4
     assert method.effort.gradient_steps == 4
     assert method.effort.lm_calls == samples + rows
-    assert method.effort.tokens_generated == 2 * 3 + 2 * 192
+    assert method.effort.tokens_generated == 2 * 3 + 64
     before = method.effort.tokens_generated
     method.write(history(TOLD[1]))
     assert method.effort.tokens_generated == before  # moments and beginnings are learned once
