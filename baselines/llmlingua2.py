@@ -190,7 +190,8 @@ class LLMLingua2(Compression):
             starts = _starts(text, spans, encoded.word_ids(n), forced, self.config.piece_tokens)
             units = cut(text, starts)
             for (a, b), inside in zip(units, overlapping(units, spans), strict=True):
-                match = forced.fullmatch(text, a, b)
+                match = forced.match(text, a, b)
+                match = None if match and text[match.end() : b].strip() else match
                 told = match["forced"] if match else text[a:b].strip()
                 ends = b == len(text) or told.endswith((".", "\n")) or re.match(r"\s*\n", text[b:]) is not None
                 words.append(Word(n, (a, b), told, [seen + i for i in inside], 1, bool(match), ends))
