@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -135,7 +136,12 @@ def _packed(text: str, limit: int, backbone: Backbone) -> list[str]:
 
 
 def _cut(text: str, limit: int, backbone: Backbone) -> list[str]:
-    """Pieces of ``limit`` tokens, the last of what is left; no character is cut in two."""
+    """Pieces of at most ``limit`` tokens; no character is cut in two, however many tokens it has."""
     spans = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    cuts = dict.fromkeys([0, *(begin for begin, _ in spans[limit::limit]), len(text)])
-    return [text[a:b] for a, b in pairwise(cuts)]
+    cuts, size = [0], 0
+    for begin, tokens in Counter(begin for begin, _ in spans).items():
+        if size and size + tokens > limit:
+            cuts.append(begin)
+            size = 0
+        size += tokens
+    return [text[a:b] for a, b in pairwise([*cuts, len(text)])]
