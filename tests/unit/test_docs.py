@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import methods
 from benchmarks.__main__ import app as benchmarks_app
 from harness import config, jobs, registry
 from harness.cli import app
@@ -85,13 +84,13 @@ RUN = {"make": make, "snakemake": snakemake, "harness": harness, "pytest": pytes
 
 @pytest.fixture
 def my_memory(tmp_path, monkeypatch):
-    """The method of docs/add-a-method.md in a file of its own, found like any other."""
+    """The method of docs/add-a-method.md in a file of its own, outside of the tree; forgotten afterwards."""
     (source,) = blocks(Path("docs/add-a-method.md"), "python")
-    (tmp_path / "my_memory.py").write_text(source)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    forget()
-    yield
-    sys.modules.pop("methods.my_memory", None)
+    file = tmp_path / "my_memory.py"
+    file.write_text(source)
+    monkeypatch.setattr(registry, "_plugged", {})
+    yield file
+    sys.modules.pop("plugin_my_memory", None)
     monkeypatch.undo()
     forget()
 
@@ -107,7 +106,8 @@ def test_every_command_of_the_pages_works(line, my_memory):
         file, name = TESTED[line].split("::")
         assert f"def {name}(" in Path(file).read_text(encoding="utf-8")
         return
-    words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word) or line.startswith("make")]
+    there = line.replace("my_memory.py", str(my_memory))
+    words = [word for word in shlex.split(there) if not re.match(r"[A-Z_]+=", word) or line.startswith("make")]
     RUN[words[0]](words[1:])
 
 
@@ -122,9 +122,10 @@ def test_every_link_of_the_pages_leads_somewhere():
 
 
 def test_the_method_of_the_page_becomes_a_row(my_memory, tmp_path):
+    assert len([line for line in my_memory.read_text().splitlines() if line]) <= 30
     words = ["smoke", "--set", "methods+=my_memory", "--set", "run.executor=inline", "--results", str(tmp_path)]
     for step in (["evaluate", *words, "--backbone", "tiny_llama", "--row", "my_memory"], ["tables", *words]):
-        result = CliRunner().invoke(app, step)
+        result = CliRunner().invoke(app, ["--plugin", str(my_memory), *step])
         assert result.exit_code == 0, result.output
     jobs.reset()
     table = (tmp_path / "smoke" / "tables" / "main.md").read_text(encoding="utf-8")
