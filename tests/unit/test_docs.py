@@ -17,7 +17,7 @@ from harness.cli import app
 from harness.pipeline import Pipeline
 from harness.tasks import Prompts
 
-PAGES = [Path("README.md"), Path("benchmarks/README.md"), *sorted(Path("docs").glob("*.md"))]
+PAGES = [Path("README.md"), Path("benchmarks/README.md"), *sorted(Path("docs").rglob("*.md"))]
 REFERENCE = Path("results/reference")
 
 TESTED = {
