@@ -85,7 +85,7 @@ class MLPMemory(MemoryMethod):
     Config = Settings
     presets: ClassVar = {
         "mlp_memory": {},
-        "mlp_memory_small": {"blocks": 4, "head": "tied", "k": 64, "datastore_tokens": 50_000, "lam": 0.1},
+        "mlp_memory_small": {"blocks": 4, "head": "tied", "k": 64, "datastore_tokens": 200_000, "lam": 0.1},
     }
     capabilities = Capabilities(
         family="outside_channel", arms={"replayed": ("own",), "removed": ("own",)}, fits="replayed"
