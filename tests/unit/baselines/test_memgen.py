@@ -67,6 +67,7 @@ def test_the_count_on_any_backbone(make):
     qv = make(inference_latents=0, targets=("q_proj", "v_proj"))
     assert qv.trainable_parameters() == closed_form(64, 2, [(64, 64), (64, 32)], 2, (3,))
     assert closed_form(576, 30, [(576, 576), (576, 192)], 16, (8,)) == 1_592_065  # memgen_prompt on SmolLM2-135M
+    assert closed_form(576, 30, linears(576, 576, 192, 1536), 8, (8, 8)) == 5_561_860
     assert method.extra_parameters() == 0
 
 
