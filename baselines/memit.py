@@ -46,9 +46,7 @@ class Settings(MethodConfig):
     clamp: float = Field(4.0, gt=0, description="Largest change, in norms of the hidden state. EasyEdit: 4.")
     weight_decay: float = Field(1e-3, ge=0, description="Times ||change|| / ||hidden||^2. EasyEdit: 1e-3.")
     kl: float = Field(0.0625, ge=0, description="Weight of the divergence on '{subject} is a'. EasyEdit: 0.0625.")
-    prefixes: int = Field(
-        5, ge=0, description="Sampled beginnings before the prompt, beside none. EasyEdit: 5 or more."
-    )
+    prefixes: int = Field(5, ge=0, description="Sampled beginnings before a prompt, beside none. EasyEdit: 5 or more.")
     prefix_tokens: int = Field(10, ge=1, description="Their length. EasyEdit: 10.")
     order: Literal["newest", "told"] = Field(
         "newest", description="newest: the last fact of each subject and relation, all together; told: one by one."
@@ -96,7 +94,7 @@ class Edits(MemoryState):
                 def add(_: Any, inputs: Any, out: Any, r: Any = r, a: Any = a) -> Any:
                     return out + ((inputs[0].to(a.dtype) @ a) @ r.T).to(out.dtype)
 
-                stack.callback(projection.register_forward_hook(add).remove)
+                stack.enter_context(projection.register_forward_hook(add))
             yield
 
     def with_more(self, layer: int, r: Any, a: Any) -> Edits:
@@ -151,9 +149,8 @@ class Memit(MemoryMethod):
         super().__init__(config, backbone, seed)
         blocks = backbone.model.get_decoder().layers
         first = len(blocks) // 5
-        self.layers = sorted(config.layers) or [
-            *range(first, max(first + 1, min(first + config.count, len(blocks) - 1)))
-        ]
+        end = max(first + 1, min(first + config.count, len(blocks) - 1))
+        self.layers = sorted(config.layers) or [*range(first, end)]
         if not 0 <= self.layers[0] <= self.layers[-1] < len(blocks):
             raise HarnessError(f"'memit' is to edit layers {self.layers} of {len(blocks)}; name layers that there are")
         if not all(hasattr(getattr(blocks[n], "mlp", None), "down_proj") for n in self.layers):
@@ -253,17 +250,12 @@ class Memit(MemoryMethod):
             moved = hidden.index_put((rows, batch.at), change[batch.of].to(hidden.dtype), accumulate=True)
             return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
-        hook = self._decoder.layers[self.layers[-1]].register_forward_hook(add)
-        try:
+        with self._decoder.layers[self.layers[-1]].register_forward_hook(add):
             states = self._forward(batch)
-        finally:
-            hook.remove()
         head, told = self.backbone.model.get_output_embeddings(), batch.target != -100
         logs = torch.nn.functional.cross_entropy(head(states[told]).float(), batch.target[told], reduction="none")
-        by_row = torch.zeros(len(rows), device=logs.device).index_add(0, told.nonzero()[:, 0], logs) / told.sum(
-            1
-        ).clamp(min=1)
-        nll = by_row.view(-1, batch.copies)[:, :-1].mean(1)
+        by_row = torch.zeros(len(rows), device=logs.device).index_add(0, told.nonzero()[:, 0], logs)
+        nll = (by_row / told.sum(1).clamp(min=1)).view(-1, batch.copies)[:, :-1].mean(1)
         essence = rows[batch.copies - 1 :: batch.copies]
         return seen["hidden"], nll, head(states[essence, batch.last[essence]]).float().log_softmax(-1)
 
@@ -278,16 +270,14 @@ class Memit(MemoryMethod):
         def keep(name: str, value: Any) -> None:
             found[name] = value[rows, batch.at].float().view(-1, batch.copies, value.shape[-1])
 
-        with contextlib.ExitStack() as stack:
-            blocks = self._decoder.layers
-            stack.callback(
-                blocks[layer].mlp.down_proj.register_forward_hook(lambda m, inputs, out: keep("key", inputs[0])).remove
-            )
-            stack.callback(
-                blocks[self.layers[-1]]
-                .register_forward_hook(lambda m, inputs, out: keep("hidden", out[0] if isinstance(out, tuple) else out))
-                .remove
-            )
+        def keep_hidden(_: Any, inputs: Any, out: Any) -> None:
+            keep("hidden", out[0] if isinstance(out, tuple) else out)
+
+        projection, last = self._decoder.layers[layer].mlp.down_proj, self._decoder.layers[self.layers[-1]]
+        with (
+            projection.register_forward_hook(lambda m, inputs, out: keep("key", inputs[0])),
+            last.register_forward_hook(keep_hidden),
+        ):
             self._forward(batch)
         return found["key"][:, :-1].mean(1), found["hidden"][:, 0]
 
@@ -307,14 +297,12 @@ class Memit(MemoryMethod):
         import torch
 
         if self._beginnings is None:
-            settings = self.config
-            self._beginnings = self._sampled(settings.prefixes, settings.prefix_tokens) if settings.prefixes else []
+            count = self.config.prefixes
+            self._beginnings = self._sampled(count, self.config.prefix_tokens) if count else []
         rows = []
         for fact in facts:
-            end = len(fact.mention)
-            whole = f"{fact.prompt} {fact.object}"
-            for beginning in ([], *self._beginnings):
-                rows.append(self._row(beginning, whole, end, len(fact.prompt)))
+            end, whole, start = len(fact.mention), f"{fact.prompt} {fact.object}", len(fact.prompt)
+            rows += [self._row(beginning, whole, end, start) for beginning in ([], *self._beginnings)]
             rows.append(self._row([], f"{fact.mention} is a", end, None))
         width = max(len(ids) for ids, _, _ in rows)
         ids = torch.full((len(rows), width), self.backbone.pad_token_id)
@@ -323,9 +311,8 @@ class Memit(MemoryMethod):
             ids[n, : len(row)] = torch.tensor(row)
             target[n, start - 1 : len(row) - 1] = ids[n, start : len(row)]
         at, last = torch.tensor([at for _, at, _ in rows]), torch.tensor([len(row) - 1 for row, _, _ in rows])
-        device = self.backbone.device
-        copies = len(rows) // len(facts)
-        return _Copies(ids.to(device), at.to(device), target.to(device), last.to(device), copies)
+        ids, at, target, last = (part.to(self.backbone.device) for part in (ids, at, target, last))
+        return _Copies(ids, at, target, last, len(rows) // len(facts))
 
     def _row(self, beginning: Sequence[int], text: str, end: int, object_at: int | None) -> tuple[list[int], int, int]:
         """Token ids, the position of the token that holds character ``end`` - 1, and where the object begins."""
@@ -370,9 +357,7 @@ class Memit(MemoryMethod):
         """C = E[k k^T] of each edited layer [ffn, ffn] in fp64, once, over text that the backbone samples."""
         if self._moments or not self.config.moment_tokens:
             return
-        length = min(192, self.config.moment_tokens)
-        sums: dict[int, Any] = {}
-        seen: dict[int, int] = {}
+        length, sums, seen = min(192, self.config.moment_tokens), dict[int, Any](), dict[int, int]()
 
         def add(layer: int, keys: Any) -> None:
             if layer in seen:  # the first call is the first position, whose keys are like no other's
@@ -383,8 +368,7 @@ class Memit(MemoryMethod):
         with contextlib.ExitStack() as stack:
             for layer in self.layers:
                 projection = self._decoder.layers[layer].mlp.down_proj
-                hook = projection.register_forward_hook(lambda m, inputs, out, n=layer: add(n, inputs[0]))
-                stack.callback(hook.remove)
+                stack.enter_context(projection.register_forward_hook(lambda m, inputs, out, n=layer: add(n, inputs[0])))
             self._sampled(-(-self.config.moment_tokens // length), length)
         self._moments = {layer: sums[layer] / seen[layer] for layer in self.layers}
 
