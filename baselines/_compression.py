@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from baselines._textual import Texts
 from harness import chunks
+from harness.chunks import Texts
 from harness.episodes import History, Message, Query
 from harness.method import Capabilities, MemoryMethod, MemoryState, Steering
 

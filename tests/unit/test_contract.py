@@ -34,6 +34,7 @@ def make(tiny, token_classifier):
         "llmlingua2": {"classifier": token_classifier},
         **{row: few for row in ROWS if row.startswith("context2lora")},
         "kv_prefix": {"steps": 2, "batch_size": 2, "longest": 8},
+        "memory_bank_lm": {"summary_tokens": 8},
         "memit": {"steps": 2, "prefixes": 1, "moment_tokens": 64},
         "rome": {"steps": 2, "prefixes": 1},
     }
