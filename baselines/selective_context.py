@@ -16,7 +16,7 @@ from baselines._compression import Compressed, Compression, Span, cut, join, ove
 from harness.episodes import Message
 from harness.errors import HarnessError
 from harness.method import MethodConfig
-from harness.segments import sentence_starts
+from harness.segments import statement_starts
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -65,7 +65,7 @@ class SelectiveContext(Compression):
     def compress(self, messages: Sequence[Message]) -> Compressed:
         import numpy as np
 
-        starts = sentence_starts if self.config.level == "sentence" else word_starts
+        starts = statement_starts if self.config.level == "sentence" else word_starts
         units = [cut(m.content, starts(m.content)) for m in messages]
         scores = np.array(self._scores(messages, units))
         if self.config.budget_tokens is None:

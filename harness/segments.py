@@ -19,6 +19,11 @@ def sentence_starts(text: str) -> list[int]:
     return [0, *cuts] if text.strip() else []
 
 
+def statement_starts(text: str) -> list[int]:
+    """As :func:`sentence_starts`, but what ends in a colon, such as a speaker's name, goes with what follows."""
+    return [at for at in sentence_starts(text) if not text[:at].endswith(":")]
+
+
 def by_sentence(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     """The sentence that each token of a text belongs to, from 0.
 

@@ -12,7 +12,7 @@ import numpy as np
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
 from harness.method import Steering
-from harness.segments import sentence_starts
+from harness.segments import statement_starts
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -172,7 +172,7 @@ def _sentences(texts: Iterable[str]) -> list[str]:
     """Every sentence once, in order."""
     found = []
     for text in texts:
-        starts = sentence_starts(text)
+        starts = statement_starts(text)
         found += [text[a:b].strip() for a, b in zip(starts, [*starts, len(text)][1:], strict=True)]
     return list(dict.fromkeys(found))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.episodes import Message
-from harness.segments import by_sentence, sentence_starts
+from harness.segments import by_sentence, sentence_starts, statement_starts
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,8 @@ def test_sentences_count_on_and_the_templates_tokens_are_in_none(tiny):
     assert "Be kind. Always." in outside and outside.endswith("<|im_start|>assistant\n")  # noqa: PT018
     assert backbone.encode(said, system="Be kind. Always.", answer_next=True)[0] == ids
     assert backbone.encode([], unit="sentence") == ([], [])
+
+
+def test_a_speakers_name_goes_with_what_is_said():
+    text = "Ann: Hello! Bob: see\nthis: a kite."
+    assert [text[a:] for a in statement_starts(text)] == [text, " Bob: see\nthis: a kite."]
