@@ -36,7 +36,13 @@ STATIC = [
     for row in ROWS
     if resolve(row)[0].capabilities.arms.get("removed") == ("own",) and resolve(row)[0].capabilities.fits
 ]
-FAIL = {"delta_mem_ssw": "has hardly learned in the 180 steps of embedded (README: own - donor +3.6, p = .062)"}
+IN_SIGHT = "nearly all eight facts stay in sight, which the backbone hardly tells apart: frozen itself has p = .15"
+FAIL = {
+    "delta_mem_ssw": "has hardly learned in the 180 steps of embedded (README: own - donor +3.6, p = .062)",
+    "memory_bank": IN_SIGHT,
+    "selective_context": IN_SIGHT,
+    "selective_context_sentence": IN_SIGHT,
+}
 """Rows that are known not to hold them, and why; a win is then an error here, so that the entry goes."""
 
 
