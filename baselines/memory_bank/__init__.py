@@ -38,7 +38,7 @@ class Settings(MethodConfig):
 
     top_k: int = Field(2, ge=1, description="Turns and days recalled. Official: 2 by its command line, 6 forgetting.")
     widen_characters: int = Field(
-        200, ge=0, description="A recalled turn takes in its neighbours of the same day up to here. Official: 200."
+        0, ge=0, description="Characters up to which a hit takes in neighbours of its day; 0: none. Official: 200."
     )
     budget_tokens: int | None = Field(None, ge=1, description="Tokens put back at most, dates among them.")
     summarizer: Literal["extractive", "lm"] = Field(

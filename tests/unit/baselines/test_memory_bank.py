@@ -160,7 +160,7 @@ def test_of_a_day_beyond_the_window_the_end_is_summarised(make):
 
 
 def test_the_nearest_turns_stand_by_date_behind_portrait_and_summary(make):
-    method = make(widen_characters=0, top_k=3)
+    method = make(top_k=3)
     state = method.write(HISTORY)
     steering = method.steer(state, Query("", "What happened to Bob's kite?"))
     assert steering.messages[0].content.startswith("What is known of the speakers: ")
@@ -169,7 +169,7 @@ def test_the_nearest_turns_stand_by_date_behind_portrait_and_summary(make):
     dated = [_digests.parsed(m.time) for m in steering.messages[2:]]
     assert dated == sorted(dated)
     assert len(dated) == 3
-    bare = make(widen_characters=0, include_global_summary=False, include_portrait=False)
+    bare = make(include_global_summary=False, include_portrait=False)
     assert all(m.time for m in bare.steer(bare.write(HISTORY), Query("", "kite")).messages)
     assert method.steer(None, Query("", "kite")).messages == ()
 
@@ -193,7 +193,7 @@ def test_hits_are_widened_within_their_day_up_to_a_width(make):
 
 @pytest.mark.parametrize("budget", [1, 60, 150, 400])
 def test_a_budget_takes_hits_first(budget, make):
-    method = make(budget_tokens=budget, widen_characters=0)
+    method = make(budget_tokens=budget)
     steering = method.steer(method.write(HISTORY), Query("", "Who bought the red car?"))
     assert chunks.told_tokens(steering.messages, method.backbone) <= budget
     if budget == 150:
@@ -280,7 +280,7 @@ def test_now_cannot_be_before_the_last_turn(make):
 
 
 def test_recall_strengthens_what_the_next_write_continues_from_and_nothing_else(make):
-    method = make(online=True, top_k=2, widen_characters=0)
+    method = make(online=True)
     state = method.write(FIRST)
     query = Query("", "What colour is the car that Ann bought?")
     before = method.steer(state, query)

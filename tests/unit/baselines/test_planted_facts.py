@@ -36,12 +36,12 @@ STATIC = [
     for row in ROWS
     if resolve(row)[0].capabilities.arms.get("removed") == ("own",) and resolve(row)[0].capabilities.fits
 ]
-IN_SIGHT = "nearly all eight facts stay in sight, which the backbone hardly tells apart: frozen itself has p = .15"
+BLIND = {"selective_context", "selective_context_sentence", "llmlingua2"}
+"""Rows that put back the same text whatever is asked: two facts each, for eight in sight of each other are more than
+this model tells apart."""
 FAIL = {
     "delta_mem_ssw": "has hardly learned in the 180 steps of embedded (README: own - donor +3.6, p = .062)",
-    "memory_bank": IN_SIGHT,
-    "selective_context": IN_SIGHT,
-    "selective_context_sentence": IN_SIGHT,
+    "selective_context": "drops a third of the words of facts that have four (+0.24 nats, p = .036)",
 }
 """Rows that are known not to hold them, and why; a win is then an error here, so that the entry goes."""
 
@@ -84,7 +84,7 @@ def test_a_memory_holds_planted_facts(row, condition, backbone, floor, request):
     if row in FAIL:
         request.applymarker(pytest.mark.xfail(reason=f"'{row}' {FAIL[row]}", strict=True, raises=AssertionError))
     method = opened(row, backbone)
-    facts = 2 if method.capabilities.fits else 8  # what a trained memory was trained to hold
+    facts = 2 if method.capabilities.fits or row in BLIND else 8  # what a trained memory was trained to hold
     try:
         held = np.concatenate([planted.margins(method, e, condition) for e in planted.family(facts)])
     except SkippedError as error:
