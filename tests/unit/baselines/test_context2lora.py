@@ -268,13 +268,13 @@ def test_what_a_cpu_cannot_pay_is_skipped_before_any_step(make, episodes):
 
 
 def test_the_budget_is_what_is_fed(make, episodes):
-    method = make("context2lora", passes=2, batch_size=8, max_cpu_tokens=10**6)
+    method = make("context2lora", passes=2, least_steps=0, batch_size=8, max_cpu_tokens=10**6)
     method.write(episodes[0].history)
     fed = method.effort.tokens_read
-    exact = make("context2lora", passes=2, batch_size=8, max_cpu_tokens=fed)
+    exact = make("context2lora", passes=2, least_steps=0, batch_size=8, max_cpu_tokens=fed)
     exact.write(episodes[0].history)
     with pytest.raises(SkippedError):
-        make("context2lora", passes=2, batch_size=8, max_cpu_tokens=fed - 1).write(episodes[0].history)
+        make("context2lora", passes=2, least_steps=0, batch_size=8, max_cpu_tokens=fed - 1).write(episodes[0].history)
 
 
 def test_a_state_is_not_continued(make, episodes):
@@ -297,3 +297,4 @@ def test_steps_follow_the_pairs_only_where_passes_are_given():
     assert Settings().steps_for(7) == Settings().steps_for(700) == 150
     assert Settings(passes=15, batch_size=8).steps_for(32) == 60
     assert Settings(passes=15, batch_size=8).steps_for(3) == 15
+    assert Settings(passes=15, batch_size=8, least_steps=40).steps_for(8) == 40
