@@ -252,30 +252,14 @@ class MemGen(MemoryMethod):
         return sum(p.numel() for p in self.parts.parameters())
 
     def save(self, directory: Path) -> None:
-        """In bf16; the parameters in use are rounded too, for what is saved is what a fit is."""
-        import torch
-        from safetensors.torch import save_file
+        from harness import fits
 
-        directory.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in self.parts.state_dict().items()}
-        save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-        self.load(directory)
+        fits.save_module(self.parts, directory)
 
     def load(self, directory: Path) -> None:
-        """Read what :meth:`save` wrote.
+        from harness import fits
 
-        Raises:
-            HarnessError: there is no file, or it is of other adapters.
-        """
-        from safetensors.torch import load_file
-
-        file = directory / "adapter_model.safetensors"
-        if not file.is_file():
-            raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
-        try:
-            self.parts.load_state_dict(load_file(file))
-        except RuntimeError as error:
-            raise HarnessError(f"{file} is a weaver of another shape; fit the method again") from error
+        fits.load_module(self.parts, directory)
 
     def close(self) -> None:
         self.backbone.detach(self.name)

@@ -109,6 +109,34 @@ def adapter_hash(folder: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def save_module(module: Any, directory: Path, **facts: str) -> None:
+    """A torch module that is not PEFT's, in bf16; what is saved is what a fit is, so the module is rounded too."""
+    import torch
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in module.state_dict().items()}
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt", **facts})
+    load_module(module, directory)
+
+
+def load_module(module: Any, directory: Path) -> None:
+    """Fill a module with what :func:`save_module` wrote.
+
+    Raises:
+        HarnessError: there is no file, or it is of another shape.
+    """
+    from safetensors.torch import load_file
+
+    file = directory / "adapter_model.safetensors"
+    if not file.is_file():
+        raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
+    try:
+        module.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise HarnessError(f"{file} is of a network of another shape; fit the method again") from error
+
+
 def _learn(
     method: MemoryMethod, episodes: Sequence[Episode], budget: Budget, folder: Path, address: str, progress: Progress
 ) -> Path:

@@ -117,10 +117,11 @@ def _prepare(work: _Work) -> dict[str, Any]:
 def _fit(work: _Work) -> dict[str, Any]:
     """Restore or learn the row's parameters, with the best of the experiment's learning rates."""
     spec, budget = work.experiment.training, work.experiment.budget
-    with work.method() as method:
-        if method.capabilities.fits is None:
-            raise HarnessError(f"row '{work.row}' learns nothing, so there is nothing to fit; evaluate it directly")
-        every, data = training_episodes(work.experiment, method)
+    row = row_of(work.experiment, work.job)
+    cls, _ = resolve(row.method, row.with_)
+    if cls.capabilities.fits is None:
+        raise HarnessError(f"row '{work.row}' learns nothing, so there is nothing to fit; evaluate it directly")
+    every, data = training_episodes(work.experiment, cls)
     episodes, dev = tuning.split(every, spec)
 
     def fit(method: MemoryMethod, budget: Budget) -> dict[str, Any]:
@@ -138,7 +139,9 @@ def _fit(work: _Work) -> dict[str, Any]:
     return facts
 
 
-def training_episodes(experiment: Experiment, method: MemoryMethod) -> tuple[list[Episode], dict[str, Any]]:
+def training_episodes(
+    experiment: Experiment, method: MemoryMethod | type[MemoryMethod]
+) -> tuple[list[Episode], dict[str, Any]]:
     """Episodes whose questions are worded as the method is trained, and where they came from."""
     spec = experiment.training
     found = _task(experiment, spec.task)

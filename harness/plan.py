@@ -111,7 +111,8 @@ def _fit(experiment: Experiment, job: Job) -> Estimate:
         history //= len(data.episodes)
         asked = sum(len(e.questions) for e in data.episodes) / len(data.episodes)
     step = budget.batch_size * budget.accumulation
-    steps = budget.steps or math.ceil(budget.epochs * training.episodes * asked / step)
+    steps = budget.steps or math.ceil(budget.epochs * (training.episodes - training.dev) * asked / step)
+    steps *= max(1, len(training.learning_rates))  # each rate is a fit
     tokens = steps * step * (min(history, budget.max_write_tokens) + min(QUESTION_TOKENS, budget.max_read_tokens))
     count = parameters(experiment.backbones[job.backbone])
     seconds = 2 * tokens * 2 * count / _speed(experiment, OPERATIONS)
@@ -215,8 +216,11 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
 
 
 def _sources(file: Path) -> list[str]:
-    """Digests of a method's file, or of its package's files."""
-    files: Iterable[Path] = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+    """Digests of a method's file, or of its package's files, and of the ``_*.py`` that the files of its room share."""
+    package = file.name == "__init__.py"
+    files: Iterable[Path] = sorted(file.parent.glob("*.py")) if package else [file]
+    room = file.parent.parent if package else file.parent
+    files = [*files, *sorted(f for f in room.glob("_*.py") if f.name != "__init__.py")]
     return [digest(path.read_text(encoding="utf-8")) for path in files]
 
 

@@ -230,31 +230,14 @@ class MLPMemory(MemoryMethod):
         return self.trainable_parameters()
 
     def save(self, directory: Path) -> None:
-        """In bf16; the network in use is rounded too, for what is saved is what a fit is."""
-        import torch
-        from safetensors.torch import save_file
+        from harness import fits
 
-        directory.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in self.network.state_dict().items()}
-        facts = {"format": "pt", "temperature": repr(self.temperature)}
-        save_file(tensors, directory / "adapter_model.safetensors", metadata=facts)
-        self.load(directory)
+        fits.save_module(self.network, directory, temperature=repr(self.temperature))
 
     def load(self, directory: Path) -> None:
-        """Read what :meth:`save` wrote.
+        from harness import fits
 
-        Raises:
-            HarnessError: there is no file, or it is of another network.
-        """
-        from safetensors.torch import load_file
-
-        file = directory / "adapter_model.safetensors"
-        if not file.is_file():
-            raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
-        try:
-            self.network.load_state_dict(load_file(file))
-        except RuntimeError as error:
-            raise HarnessError(f"{file} is a memory network of another shape; fit the method again") from error
+        fits.load_module(self.network, directory)
 
 
 def _network(config: Settings, backbone: Backbone, seed: int) -> Any:

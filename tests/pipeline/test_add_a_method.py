@@ -34,4 +34,4 @@ def test_the_page_leads_to_a_row_of_the_table(tmp_path):
     table = (tmp_path / "tables" / "main.md").read_text(encoding="utf-8")
     (row, *_) = re.findall(r"^\| my\\?_memory \|.*$", table, re.MULTILINE)
     assert len(re.findall(r"\d+\.\d", row)) >= 2
-    assert "my" in (tmp_path / "tables" / "main.tex").read_text(encoding="utf-8")
+    assert r"my\_memory &" in (tmp_path / "tables" / "main.tex").read_text(encoding="utf-8")

@@ -37,6 +37,18 @@ def test_more_steps_cost_more(smoke):
         return sum(e.seconds for e in planning.plan(experiment) if e.step == "fit")
 
     assert seconds(config.load("smoke", ["budget.steps=20"])) == pytest.approx(10 * seconds(smoke))
+    tried = config.load("smoke", ["training.dev=2", "training.learning_rates=[0.1, 0.01, 0.001]"])
+    assert seconds(tried) == pytest.approx(3 * seconds(smoke))
+
+
+def test_a_step_is_done_again_when_what_its_method_shares_changes(tmp_path):
+    for name, text in (("one.py", "a"), ("_shared.py", "b"), ("two.py", "c")):
+        (tmp_path / name).write_text(text)
+    before = planning._sources(tmp_path / "one.py")
+    (tmp_path / "two.py").write_text("changed")
+    assert planning._sources(tmp_path / "one.py") == before
+    (tmp_path / "_shared.py").write_text("changed")
+    assert planning._sources(tmp_path / "one.py") != before
 
 
 def test_sizes_of_backbones():

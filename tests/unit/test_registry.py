@@ -144,7 +144,6 @@ def test_a_wrong_plugin_is_refused(elsewhere, tmp_path):
     registry.plug([elsewhere])
     with pytest.raises(HarnessError, match="has the name of"):
         registry.plug([twin])
-    elsewhere.write_text("")
     taken = tmp_path / "taken.py"
     taken.write_text(METHOD.format(cls="Taken", name="frozen"))
     registry.plug([taken])
