@@ -105,7 +105,7 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
         "notes": notes(experiment, summary),
     }
     jobs = costs_of(summary)
-    beside_answers = [job for job in jobs if any(job[name] for name in BESIDE)]
+    beside_answers = [job for job in jobs if any(round(job[name], 1) for name in BESIDE)]
     costs = {"experiment": experiment, "jobs": jobs, "beside": beside_answers, "measured_on": _measured_on(summary)}
     texts = {
         "main.tex": render("main.tex", **main),
