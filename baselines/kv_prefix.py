@@ -26,7 +26,7 @@ from harness.triples import VERBS, parse
 FILE = "prefix.safetensors"
 
 ABOUT = "What does the text say about {}?"
-WHAT = "What is {}'s {}?"
+FACT = "{} / {}: say the word of the text that belongs in the third column."
 COMPLETE = "Complete the sentence with words of the text: {}"
 REPEAT = "Repeat what you were told, word for word."
 
@@ -49,6 +49,10 @@ class Settings(MethodConfig):
     top_logits: int = Field(20, ge=1, description="Of the teacher's next-token scores, those kept. Cartridges: 20.")
     frozen: int = Field(1, ge=0, description="First positions that are not trained, the attention sink. Cartridges: 1.")
     longest: int = Field(128, ge=1, description="Tokens of an answer that are distilled at most.")
+
+    def write_load(self, tokens: int, device: str) -> float:
+        """The history, and questions of some forty tokens."""
+        return tokens + 2 * self.steps * self.batch_size * 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +241,7 @@ def questions(history: History, seed: int) -> list[tuple[str, str]]:
     """Questions about a history in its own words, with answers in its own words; never a task's questions.
 
     Three a sentence: what is said of a word of it, its rest after a beginning, its last word; a fourth of one that
-    tells a thing of someone. And the repetition of all.
+    tells a thing of someone, as a row of a table. And the repetition of all.
     """
     rng, found = random.Random(f"kv_prefix/questions/{seed}"), [(REPEAT, _told(history))]
     for sentence in _sentences(history):
@@ -250,7 +254,7 @@ def questions(history: History, seed: int) -> list[tuple[str, str]]:
             found.append((COMPLETE.format(" ".join(words[:-1])), words[-1]))
         fact = parse(sentence)
         if fact is not None and fact.relation not in VERBS:
-            found.append((WHAT.format(fact.subject, fact.relation), fact.object))
+            found.append((FACT.format(fact.subject, fact.relation), fact.object))
     return found
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from harness.episodes import History, Query
 from harness.errors import HarnessError, UnsupportedError
-from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+from harness.method import STATEMENT_TOKENS, Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 from harness.triples import VERBS, Triple, newest, parse, triples
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Settings(MethodConfig):
         "newest", description="newest: the last fact of each subject and relation, all together; told: one by one."
     )
     batch_size: int = Field(8, ge=1, description="Facts whose hidden states are optimised together.")
+
+    def write_load(self, tokens: int, device: str) -> float:
+        """Of each fact's copies, for half of the steps: the others find it likely enough."""
+        copies = (self.prefixes + 2) * (self.prefix_tokens + 2 * STATEMENT_TOKENS)
+        return tokens / STATEMENT_TOKENS * copies * self.steps
 
 
 @dataclass(frozen=True, eq=False)

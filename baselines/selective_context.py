@@ -40,6 +40,9 @@ class Settings(MethodConfig):
         512, ge=8, description="Tokens read in one pass; a quarter of them is left context. Official: the model's."
     )
 
+    def write_load(self, tokens: int, device: str) -> float:
+        return tokens
+
 
 class SelectiveContext(Compression):
     """Compression by the self-information of the backbone."""

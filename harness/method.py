@@ -30,6 +30,8 @@ Condition = Literal["replayed", "windowed", "removed", "own_text"]
 Arm = Literal["own", "donor", "mean", "shuffled", "zero"]
 Unit = Literal["message", "sentence"]
 """What a segment of a conversation is, for memories that write segments."""
+STATEMENT_TOKENS = 8
+"""Tokens of a short sentence, about, where a plan has to guess how many facts a history tells."""
 Family = Literal["reference", "textual", "parametric", "outside_channel", "online_state"]
 
 
@@ -44,6 +46,13 @@ class MethodConfig(BaseModel):
     def learned_with(self) -> dict[str, Any]:
         """The settings that learned parameters are a function of."""
         return self.model_dump(mode="json", exclude=set(self.READING))
+
+    def write_load(self, tokens: int, device: str) -> float:
+        """Tokens that the backbone is fed when a history of ``tokens`` is written, for the plan; roughly.
+
+        A token that is trained on counts twice, as in a fit. Nothing where a write asks nothing of the backbone.
+        """
+        return 0.0
 
 
 @dataclass(frozen=True)

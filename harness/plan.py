@@ -125,14 +125,14 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
     count = parameters(experiment.backbones[job.backbone])
     width = 4 if experiment.run.dtype == "float32" else 2
     row = row_of(experiment, job)
-    unwritten = set(sizes) if resolve(row.method, row.with_)[0].capabilities.family == "online_state" else set()
+    config, unwritten = resolve(row.method, row.with_)[1], set(sizes)
     for cell in cells(experiment, job):
         spec, asked = next(t for t in experiment.tasks if t.name == cell.task), sizes[cell.task]
         draws = experiment.donors if cell.arm == "donor" else 1
         tokens = draws * _prompt_tokens(cell, asked)
-        if cell.condition == "removed" and cell.task in unwritten:
+        if cell.condition in ("removed", "own_text") and cell.task in unwritten:
             unwritten.remove(cell.task)
-            tokens += asked.histories * asked.tokens
+            tokens += round(asked.histories * config.write_load(asked.tokens, _device(experiment)))
         batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
         steps = draws * batches * (spec.max_new_tokens or task(spec.task).max_new_tokens) // 2
         reading = tokens * 2 * count / _speed(experiment, OPERATIONS)

@@ -29,6 +29,8 @@ ASKED = "What colour is {name}'s {thing}?"
 VALUES = COLOURS[:10]
 """One token each, alone and after a space, in SmolLM2's and Qwen3's vocabularies; one is right, nine are not."""
 QUESTIONS = 40
+FIRST_SEED = 100
+"""Of the family that verdicts are given on. Settings of some memories were chosen on seeds below, none on these."""
 LEVEL = 0.01
 
 
@@ -67,7 +69,7 @@ def planted(seed: int, facts: int = 8) -> Episode:
 
 def family(facts: int = 8) -> list[Episode]:
     """Forty questions: five histories of eight facts, or twenty of two for a memory that was trained on two."""
-    return [planted(seed, facts) for seed in range(QUESTIONS // facts)]
+    return [planted(FIRST_SEED + n, facts) for n in range(QUESTIONS // facts)]
 
 
 def margins(method: MemoryMethod, episode: Episode, condition: Condition, *, told: bool = False) -> NDArray:

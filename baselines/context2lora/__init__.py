@@ -18,7 +18,7 @@ from baselines.context2lora._adapters import Adapters, Wear, train
 from baselines.context2lora._pairs import ASK, MORE, Pair, Source, cloze, facts, parsed, written
 from harness.episodes import History, Message, Query, digest
 from harness.errors import HarnessError, SkippedError, UnsupportedError
-from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+from harness.method import STATEMENT_TOKENS, Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
@@ -92,6 +92,12 @@ class Settings(MethodConfig):
         if self.passes is None:
             return self.steps
         return max(self.least_steps, math.ceil(self.passes * pairs / min(self.batch_size, pairs)))
+
+    def write_load(self, tokens: int, device: str) -> float:
+        """Four pairs a statement, of some 50 tokens each; nothing of a history that is beyond a CPU's means."""
+        pairs = math.ceil(4 * tokens / STATEMENT_TOKENS)
+        fed = self.steps_for(pairs) * min(self.batch_size, pairs) * 50
+        return 0.0 if device == "cpu" and fed > self.max_cpu_tokens else 2.0 * fed
 
 
 class Context2Lora(MemoryMethod):

@@ -68,6 +68,10 @@ class Settings(MethodConfig):
     )
     embedder: str = Field(PACKAGED, description="Sentence encoder, a package or folder. Official: all-MiniLM-L6-v2.")
 
+    def write_load(self, tokens: int, device: str) -> float:
+        """Two readings a day, of one day, and two of the digests; a decoded token is taken for ten read."""
+        return 2 * tokens + 4 * 10 * self.summary_tokens if self.summarizer == "lm" else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Bank(MemoryState):

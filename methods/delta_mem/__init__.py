@@ -73,6 +73,9 @@ class Settings(MethodConfig):
     write_sparsity: float = _added(
         0.01, ge=0, description="Weight of write sparsity in the release's objective. Qwen3: 0.01, SmolLM3: 0."
     )
+
+    def write_load(self, tokens: int, device: str) -> float:
+        return tokens
     recompute: int | None = _added(
         None, ge=1, description="Tokens a part of a training write, recomputed in the backward pass; None keeps all."
     )

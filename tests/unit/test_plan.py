@@ -6,6 +6,7 @@ from harness import config
 from harness import plan as planning
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, cells, jobs
+from harness.registry import resolve
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,19 @@ def test_the_last_line_is_the_total(smoke):
     rows = list(planning.lines(smoke, estimates))
     assert len(rows) == len(estimates) + 1
     assert rows[-1][3] == f"{sum(e.tokens for e in estimates):,}"
+
+
+def test_what_a_history_costs_to_write_is_planned(smoke):
+    def seconds(row):
+        experiment = config.load("local", [f"rows=[{row}]"])
+        return sum(e.seconds for e in planning.plan(experiment) if e.step != "fit")
+
+    cheap, reads = seconds("bm25_rag"), seconds("selective_context")
+    assert reads > cheap
+    assert all(seconds(row) > 10 * reads for row in ("context2lora", "kv_prefix", "memit"))
+
+
+def test_a_write_that_is_skipped_costs_nothing():
+    _, settings = resolve("context2lora")
+    assert settings.write_load(4000, "cpu") == 0 < settings.write_load(4000, "cuda")
+    assert settings.write_load(400, "cpu") == 0 < settings.write_load(16, "cpu")
