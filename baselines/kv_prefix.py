@@ -14,14 +14,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from harness.episodes import History, Message, Query
-from harness.errors import UnsupportedError
+from harness.errors import HarnessError, UnsupportedError
 from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 from harness.triples import VERBS, parse
+
+if TYPE_CHECKING:
+    from harness.backbones import Backbone
 
 FILE = "prefix.safetensors"
 
@@ -115,6 +118,14 @@ class KvPrefix(MemoryMethod):
 
     config: Settings
 
+    def __init__(self, config: Settings, backbone: Backbone, seed: int) -> None:
+        super().__init__(config, backbone, seed)
+        if config.tokens >= backbone.window:
+            raise HarnessError(
+                f"a prefix of {config.tokens} tokens leaves no room in the backbone's window of {backbone.window}; "
+                "lower tokens"
+            )
+
     def write(self, history: History, state: MemoryState | None = None) -> Prefix | None:
         """Read the history once, keep p positions, distil. None of an empty history.
 
@@ -128,6 +139,11 @@ class KvPrefix(MemoryMethod):
         import torch
 
         ids, _ = self.backbone.encode(history.messages, system=history.system)
+        if len(ids) > self.backbone.window:
+            raise UnsupportedError(
+                f"the history's {len(ids)} tokens do not fit the backbone's window of {self.backbone.window}; lower "
+                "the task's max_history_tokens"
+            )
         with torch.no_grad():
             context = self._read(ids)
         kept = min(self.config.tokens, len(ids))
@@ -170,7 +186,7 @@ class KvPrefix(MemoryMethod):
         """Questions with the teacher's scores, computed once. Teacher and student read the same answers."""
         import torch
 
-        lessons, teacher = [], []
+        lessons, behind = [], []
         for question, answer in questions(history, self.seed):
             told = self.backbone.tokenizer(answer, add_special_tokens=False)["input_ids"][: self.config.longest]
             told.append(self.backbone.turn_end_id)
@@ -179,10 +195,15 @@ class KvPrefix(MemoryMethod):
                 for before in ((), history.messages)
             ]
             lessons.append(_Lesson(asked[0] + told, len(asked[0])))
-            teacher.append(_Lesson(asked[1][len(context_ids) :] + told, len(asked[1]) - len(context_ids)))
+            behind.append((asked[1], told))
+        # A template may render the last message otherwise once a question follows it: that part is read again.
+        shared = min(_common(context_ids, asked) for asked, _ in behind)
+        teacher = [_Lesson(asked[shared:] + told, len(asked) - shared) for asked, told in behind]
         size = self.config.batch_size
         for at in range(0, len(lessons), size):
             cache = copy.deepcopy(context)
+            if shared < len(context_ids):
+                cache.crop(shared - len(context_ids))
             cache.batch_repeat_interleave(len(teacher[at : at + size]))
             with torch.no_grad():
                 logs = self._scores(teacher[at : at + size], cache)
@@ -210,21 +231,30 @@ class KvPrefix(MemoryMethod):
         """Keys and values after ``steps`` of AdamW on the divergence from the teacher."""
         import torch
 
-        fixed, free = kv[..., : self.config.frozen, :], kv[..., self.config.frozen :, :].clone().requires_grad_()
+        # Steps are taken in fp32: in bf16 most of them would be rounded away.
+        fixed, free = (
+            kv[..., : self.config.frozen, :],
+            kv[..., self.config.frozen :, :].float().clone().requires_grad_(),
+        )
         optimiser = torch.optim.AdamW([free], lr=self.config.learning_rate, weight_decay=0.0)
         rng, waiting = random.Random(f"kv_prefix/{self.seed}"), []
         for _ in range(self.config.steps):
             while len(waiting) < self.config.batch_size:
                 waiting += rng.sample(range(len(lessons)), len(lessons))
             batch = [lessons[waiting.pop(0)] for _ in range(self.config.batch_size)]
-            found = self._scores(batch, self.cache(torch.cat([fixed, free], -2), len(batch)))
+            found = self._scores(batch, self.cache(torch.cat([fixed, free.to(kv.dtype)], -2), len(batch)))
             pairs = list(zip(batch, found, strict=True))
             loss = torch.cat([_divergence(*pair) + self.config.truth * _surprise(*pair) for pair in pairs]).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             self.effort.gradient_steps += 1
-        return torch.cat([fixed, free], -2)
+        return torch.cat([fixed, free.to(kv.dtype)], -2)
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def _divergence(lesson: _Lesson, logs: Any) -> Any:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 FILE = "edits.safetensors"
 
 
+LEAST_TOKENS = 16
+"""From fewer no second moments are made."""
+
+
 class Settings(MethodConfig):
     """EasyEdit's numbers for Llama-3.2-3B and Qwen2.5-7B, but for lambda and the text behind the moments."""
 
@@ -155,13 +159,17 @@ class Memit(MemoryMethod):
         blocks = backbone.model.get_decoder().layers
         first = len(blocks) // 5
         end = max(first + 1, min(first + config.count, len(blocks) - 1))
-        self.layers = sorted(config.layers) or [*range(first, end)]
+        self.layers = sorted(set(config.layers)) or [*range(first, end)]
         if not 0 <= self.layers[0] <= self.layers[-1] < len(blocks):
             raise HarnessError(f"'memit' is to edit layers {self.layers} of {len(blocks)}; name layers that there are")
         if not all(hasattr(getattr(blocks[n], "mlp", None), "down_proj") for n in self.layers):
             raise HarnessError("'memit' finds no mlp.down_proj in this backbone; choose one of the Llama family")
-        if config.order == "newest" and config.moment_tokens == 0 and config.strength == 0:
+        if config.order == "newest" and config.strength == 0:
             raise HarnessError("'memit' cannot solve many facts exactly; set strength above 0, or order to told")
+        if 0 < config.moment_tokens < LEAST_TOKENS:
+            raise HarnessError(
+                f"'memit' has no second moments in {config.moment_tokens} tokens; sample {LEAST_TOKENS} at least, or 0"
+            )
         self._moments: dict[int, Any] = {}
         self._beginnings: list[list[int]] | None = None
 
@@ -326,7 +334,7 @@ class Memit(MemoryMethod):
         encoded = self.backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         end, object_at = end + bool(beginning), len(text) if object_at is None else object_at + bool(beginning)
         spans = encoded["offset_mapping"]
-        at = next(n for n, (_, stop) in enumerate(spans) if stop >= end)
+        at = max(n for n, (begin, _) in enumerate(spans) if begin < end)  # a character may have several tokens
         start = next((n for n, (_, stop) in enumerate(spans) if stop > object_at), len(spans))
         return [self._first, *beginning, *encoded["input_ids"]], at + shift, start + shift
 
@@ -348,6 +356,9 @@ class Memit(MemoryMethod):
                 attention_mask=torch.ones(rows, 1, dtype=torch.long, device=self.backbone.device),
                 generation_config=GenerationConfig(
                     do_sample=True,
+                    top_k=0,
+                    top_p=1.0,
+                    temperature=1.0,
                     min_new_tokens=tokens,
                     max_new_tokens=tokens,
                     eos_token_id=self.backbone.eos_token_ids,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from harness.episodes import Episode, History, Query
+from harness.errors import HarnessError
 from harness.method import AdapterMethod, Capabilities, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class PrefixTuning(AdapterMethod):
         from peft import PrefixTuningConfig, initialize_kv_prefix_from_text
 
         super().__init__(config, backbone, seed)
+        if config.virtual_tokens >= backbone.window:
+            raise HarnessError(
+                f"{config.virtual_tokens} virtual tokens leave no room in the backbone's window of {backbone.window}; "
+                "lower virtual_tokens"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.peft = backbone.attach(

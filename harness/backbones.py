@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from harness import cache
@@ -265,6 +265,9 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
                 "can be reached"
             ) from error
         identity = _identity(folder, revision, model)
+    # How answers are decoded is the harness's to say: of what a checkpoint wants (a repetition penalty, beams) only its
+    # ends of turn stay, for not every method decodes by `generate`.
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     model.requires_grad_(False).eval().to(device)
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML

@@ -19,12 +19,14 @@ from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
 from harness import arms, provenance, records, statistics
 from harness.episodes import Episode, digest
-from harness.errors import HarnessError
+from harness.errors import RETRIED, HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
 from harness.journal import Journal
-from harness.lm import EpisodeTask, Memories, MemoryLM, document
+from harness.lm import EpisodeTask, MemoryLM, document
+from harness.memories import Memories
 from harness.method import MemoryMethod
+from harness.plan import sources
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
 
@@ -32,6 +34,8 @@ CAP_SHARE = 0.01
 """Share of answers at the token cap above which a record warns (RIGOR 1)."""
 SAME_SHARE = 0.05
 FEW_CLUSTERS = 20
+WORST = ("error", "skipped", "unsupported")
+"""Of the reasons why no question has an answer, the one that a cell is called by."""
 
 
 @dataclass
@@ -67,6 +71,15 @@ class Material:
     cap: int
     """Tokens of an answer at most."""
     memories: Memories | None = None
+    written: bool = False
+    """A cell that reads from states has its record: an earlier process has accounted for writing them."""
+
+    def open(self, method: MemoryMethod) -> Memories:
+        """The memories that the task's cells share."""
+        if self.memories is None:
+            charged = {e.id for e in self.episodes} if self.written else set()
+            self.memories = Memories(method, charged=charged)
+        return self.memories
 
 
 @dataclass
@@ -100,6 +113,7 @@ class Plan:
                 "backbone": method.backbone.digest,
                 "method": method.name,
                 "config": method.config.model_dump(mode="json"),
+                "sources": sources(method.name),
                 "fit": self.job.fit and self.job.fit["adapter_hash"],
                 "task": self.cell.task,
                 "spec": self.material.spec.model_dump(mode="json", exclude={"conditions"}),
@@ -124,17 +138,19 @@ class Plan:
         return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed)
 
     def stands(self) -> bool:
-        """A record of this very cell is there already."""
+        """A record of this very cell is there already, and no other run could answer more of its questions."""
         path = self.folder / "record.json"
-        return path.is_file() and records.load(path).address == self.address
+        if not path.is_file():
+            return False
+        record = records.load(path)
+        return record.address == self.address and not any(f.status in RETRIED for f in record.failures)
 
 
 def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     """Answer a cell's questions and leave its record; gives the number of answers so far."""
     start, cpu = time.perf_counter(), time.process_time()
     material, method = plan.material, plan.job.method
-    memories = material.memories = material.memories or Memories(method)
-    wrote, tokens, effort = memories.write_seconds, memories.tokens_written, memories.effort
+    memories = material.open(method)
     removed = plan.cell.condition == "removed"
     asked = EpisodeTask(
         material.task, material.episodes, removed=removed, max_new_tokens=material.cap, draws=plan.draws
@@ -164,45 +180,40 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     samples = _samples(
         plan, lm, [s for s in found["samples"][plan.cell.task] if document(s["doc"]) not in asked.failed]
     )
-    writing = memories.effort - effort
+    spent = lm.spent + lm.recalled
     costs = records.Costs(
-        write_seconds=memories.write_seconds - wrote,
-        read_seconds=lm.spent.read,
-        prefill_seconds=lm.spent.prefill,
-        decode_seconds=lm.spent.decode,
-        tokens_written=memories.tokens_written - tokens,
+        write_seconds=spent.write,
+        read_seconds=spent.read,
+        prefill_seconds=spent.prefill,
+        decode_seconds=spent.decode,
+        tokens_written=spent.written,
         tokens_in=int(samples["prompt_tokens"].sum()),
         tokens_out=int(samples["new_tokens"].sum()),
-        state_bytes=_state_bytes(memories),
+        state_bytes=memories.mean_bytes(),
         trainable_parameters=method.trainable_parameters(),
         extra_parameters=method.extra_parameters() if len(samples) else 0,
-        write_lm_calls=writing.lm_calls,
-        write_tokens_read=writing.tokens_read,
-        write_tokens_generated=writing.tokens_generated,
-        write_gradient_steps=writing.gradient_steps,
-        read_lm_calls=lm.spent.effort.lm_calls,
-        read_tokens=lm.spent.effort.tokens_read,
+        write_lm_calls=spent.writing.lm_calls,
+        write_tokens_read=spent.writing.tokens_read,
+        write_tokens_generated=spent.writing.tokens_generated,
+        write_gradient_steps=spent.writing.gradient_steps,
+        read_lm_calls=spent.reading.lm_calls,
+        read_tokens=spent.reading.tokens_read,
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
     record = _record(plan, samples, failures, dict(found))
-    wall = time.perf_counter() - start
-    plan.model_seconds = costs.write_seconds + costs.read_seconds + costs.prefill_seconds + costs.decode_seconds
+    wall = time.perf_counter() - start + lm.recalled.seconds
+    plan.model_seconds = lm.spent.seconds
     record.costs = costs.model_copy(
         update={
             "wall_seconds": wall,
-            "cpu_seconds": time.process_time() - cpu,
-            "gpu_seconds": plan.model_seconds if method.backbone.device.type == "cuda" else 0.0,
-            "overhead_seconds": wall - plan.model_seconds,
+            "cpu_seconds": time.process_time() - cpu + lm.recalled.cpu,
+            "gpu_seconds": spent.seconds if method.backbone.device.type == "cuda" else 0.0,
+            "overhead_seconds": wall - spent.seconds,
         }
     )
     records.save(record, samples, plan.folder)
     journal.remove()
     return answered
-
-
-def _state_bytes(memories: Memories) -> int:
-    sizes = [state.nbytes() for state in memories.states.values() if state is not None]
-    return round(sum(sizes) / len(sizes)) if sizes else 0
 
 
 def _samples(plan: Plan, lm: MemoryLM, logged: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -240,14 +251,14 @@ def _failures(plan: Plan, lm: MemoryLM, asked: EpisodeTask) -> list[records.Fail
     """Questions without an answer, each with its reason.
 
     Raises:
-        Exception: no question has an answer, and not for want of what the method needs: its first error.
+        Exception: every question met an error; the first of them.
     """
     found = []
     for history, question, draw in map(document, asked.docs):
         if (history, question, draw) in asked.failed:
             found.append(records.Failure(episode=history, question=question, **lm.samples[question, draw]["failure"]))
     errors = [f.reason for f in found if f.status == "error"]
-    if errors and len(found) == plan.questions:
+    if len(errors) == plan.questions:
         raise lm.first_error or HarnessError(f"no question of {plan.cell.id} has an answer ({errors[0]})")
     return found
 
@@ -276,7 +287,7 @@ def _record(
         scores=_scores(material.task, samples) if len(samples) else {},
         primary_metric=material.task.primary_metric,
         address=plan.address,
-        status="ok" if len(samples) else failures[0].status,
+        status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
         failures=failures,
         gates=[*job.gates, counted],
         warnings=_warnings(plan, samples) if len(samples) else [],

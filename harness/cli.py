@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -327,7 +328,7 @@ def _parameters(name: str) -> None:
 def _load(name: str, changes: list[str]) -> Experiment:
     from harness import config
 
-    return config.load(name, [*(f"plugins+={file}" for file in PLUGINS), *changes])
+    return config.load(name, [*(f"plugins+={json.dumps(str(file))}" for file in PLUGINS), *changes])
 
 
 def _job(kind: str, experiment: Experiment, backbone: str, row: str, seed: int, results: Path, retrain: bool) -> None:

@@ -29,3 +29,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+RETRIED = ("error", "skipped")
+"""How a question may have gone without an answer for a reason that another run need not meet."""

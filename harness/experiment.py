@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.method import Arm, Condition
 
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+SLUG = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
+Slug = Annotated[str, Field(pattern=SLUG)]
 """One rule for every name that reaches a path: letters, digits, ``_ . @ -``, at most 64 of them."""
 
 

@@ -26,6 +26,8 @@ from harness.episodes import Episode
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
+from harness.gates import GateError
+from harness.lm import SHOWN
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.registry import plug, resolve
@@ -182,7 +184,12 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         fit = _restored(work, method)
         job = cells.JobContext(work.experiment, work.job, method, work.results, fit)
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
-        missing = [plan for plan in plans if not plan.stands()]
+        missing = []
+        for plan in plans:
+            if not plan.stands():
+                missing.append(plan)
+            elif plan.cell.condition not in SHOWN:
+                plan.material.written = True
         for plan in missing:
             _ = plan.donors  # episodes that cannot serve an arm are refused before the first answer
         opened = time.perf_counter()
@@ -190,10 +197,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
             work.progress.update("gates", 0, 1)
             job.gates = method.gates(_probe(missing))
         gated = time.perf_counter()
-        total = sum(plan.questions for plan in missing)
-        done = 0
-        for plan in missing:
-            done = cells.answer(plan, work.progress, done, total)
+        _answer(missing, work.progress)
     facts = {
         "cells": [str(cell.path) for cell in wanted],
         "answered": len(missing),
@@ -204,6 +208,24 @@ def _evaluate(work: _Work) -> dict[str, Any]:
     }
     records.write_json(work.folder / "evaluated.json", facts)
     return facts
+
+
+def _answer(plans: Sequence[cells.Plan], progress: Progress) -> None:
+    """Answer every cell.
+
+    Raises:
+        Exception: one had no answer but errors; the others have their records.
+    """
+    total, done, broken = sum(plan.questions for plan in plans), 0, None
+    for plan in plans:
+        try:
+            done = cells.answer(plan, progress, done, total)
+        except GateError:
+            raise
+        except Exception as error:
+            broken = broken or error
+    if broken:
+        raise broken
 
 
 def _named(wanted: Sequence[Cell]) -> list[str]:

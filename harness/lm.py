@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
@@ -18,13 +18,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LmEvalTask
 
-from harness import arms, generation
+from harness import generation
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query
-from harness.errors import HarnessError, SkippedError, UnsupportedError
+from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError
 from harness.gates import GateError
 from harness.journal import Journal
-from harness.method import Effort, MemoryMethod, MemoryState, Steering
+from harness.memories import Memories, Spent
+from harness.method import Steering
 from harness.tasks.base import Task
 from harness.truncation import visible_history
 
@@ -115,82 +116,6 @@ def document(doc: Any) -> tuple[str, str, int]:
     return doc["history_id"], doc["question_id"], doc["draw"]
 
 
-@dataclass
-class Memories:
-    """States of histories, each written once a job, and what writing them cost."""
-
-    method: MemoryMethod
-    states: dict[str, MemoryState | None] = field(default_factory=dict)
-    refused: dict[str, Exception] = field(default_factory=dict)
-    """Histories that could not be written, by episode; none is tried twice."""
-    traces: dict[str, MemoryState] = field(default_factory=dict)
-    means: dict[tuple[str, bool], MemoryState] = field(default_factory=dict)
-    """By episode, and whether of traces."""
-    write_seconds: float = 0.0
-    tokens_written: int = 0
-    effort: Effort = field(default_factory=Effort)
-    """What the method says that its writes took."""
-
-    def of(self, episode: Episode) -> MemoryState | None:
-        """The state after the episode's history."""
-        if episode.id in self.refused:
-            raise self.refused[episode.id]
-        if episode.id not in self.states:
-            with self._writing():
-                try:
-                    self.states[episode.id] = self.method.write(episode.history)
-                except Exception as error:
-                    self.refused[episode.id] = error
-                    raise
-            if self.states[episode.id] is not None:
-                backbone = self.method.backbone
-                self.tokens_written += len(backbone.encode(episode.history.messages, system=episode.history.system)[0])
-        return self.states[episode.id]
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Time and effort spent inside this block are a write's."""
-        clock, before = time.perf_counter(), replace(self.method.effort)
-        try:
-            yield
-        finally:
-            self.write_seconds += time.perf_counter() - clock
-            self.effort += self.method.effort - before
-
-    def shuffled(self, episode: Episode) -> MemoryState | None:
-        """The state after the episode's messages in another order."""
-        return self.of(replace(episode, id=f"{episode.id}/shuffled", history=arms.shuffled(episode, self.method.seed)))
-
-    def mean(
-        self, episode: Episode, episodes: Sequence[Episode], asked: Callable[[Episode], Query] | None = None
-    ) -> MemoryState:
-        """The mean of all others' states, as large as the episode's own; with ``asked`` of their traces."""
-        key = episode.id, asked is not None
-        if key not in self.means:
-            others = arms.others(episodes, episode)
-            own = None if asked else self.of(episode)
-            memories = [self.trace(e, asked(e)) if asked else self.of(e) for e in others]
-            self.means[key] = self.method.mean([m for m in memories if m is not None], own)
-        return self.means[key]
-
-    def trace(self, episode: Episode, query: Query) -> MemoryState:
-        """What the memory read over the episode's whole prompt."""
-        if episode.id not in self.traces:
-            with self._writing():
-                self.traces[episode.id] = self.method.trace(episode.history, query)
-        return self.traces[episode.id]
-
-
-@dataclass
-class Spent:
-    """What one cell's answers took: seconds, and the effort of the method beside its writes."""
-
-    prefill: float = 0.0
-    decode: float = 0.0
-    read: float = 0.0
-    effort: Effort = field(default_factory=Effort)
-
-
 class MemoryLM(LM):
     """A memory method under one condition and arm, as an lm-eval model.
 
@@ -216,6 +141,9 @@ class MemoryLM(LM):
         self.memories, self.condition, self.task, self.arm, self.donors = memories, condition, task, arm, donors
         self.journal, self.batch_size, self.on_episode = journal, batch_size, on_episode
         self.spent = Spent()
+        """In this process."""
+        self.recalled = Spent()
+        """By an earlier process, on answers that its journal has kept."""
         self.first_error: Exception | None = None
         """The first failure that was no ``UnsupportedError`` or ``SkippedError``."""
         self.samples: dict[tuple[str, int], dict[str, Any]] = {}
@@ -231,12 +159,7 @@ class MemoryLM(LM):
         order = sorted(range(len(requests)), key=lambda n: self._group(requests[n].doc))
         for group, numbers in groupby(order, key=lambda n: self._group(requests[n].doc)):
             batch = list(numbers)
-            key = f"{group[0]}/{group[1]}"
-            rows = self.journal.done.get(key) if self.journal else None
-            if rows is None or len(rows) != len(batch):
-                rows = self._answer([requests[n] for n in batch])
-                if self.journal and group[0]:
-                    self.journal.add(key, rows)
+            rows = self._journalled(f"{group[0]}/{group[1]}", [requests[n] for n in batch])
             for n, row in zip(batch, rows, strict=True):
                 answers[n] = row["answer"]
                 if self.task and row.get("failure"):
@@ -244,6 +167,24 @@ class MemoryLM(LM):
                 self.samples[str(requests[n].doc.get("question_id", n)), group[1]] = row
             self.on_episode(len(batch))
         return [answers[n] for n in range(len(requests))]
+
+    def _journalled(self, key: str, requests: Sequence[Instance]) -> list[dict[str, Any]]:
+        """The rows of one history and draw, as an earlier process has left them or answered now, and their costs."""
+        known = self.journal.done.get(key) if self.journal else None
+        if known and len(known["rows"]) == len(requests):
+            spent = Spent.of(known["spent"])
+            self.memories.account(spent)
+            self.recalled += spent
+            return known["rows"]
+        before, self.spent, cpu = self.spent, Spent(), time.process_time()
+        rows = self._answer(requests)
+        spent = self.spent + self.memories.take()
+        spent.cpu = time.process_time() - cpu
+        self.spent = before + spent
+        # What may be mended, by a change of the method or of what it needs, is tried again by the next process.
+        if self.journal and key != "/0" and not any(retried(row) for row in rows):
+            self.journal.add(key, {"rows": rows, "spent": asdict(spent)})
+        return rows
 
     @staticmethod
     def _group(doc: Any) -> tuple[str, int]:
@@ -272,7 +213,8 @@ class MemoryLM(LM):
         self, episode: Episode, donor: Episode | None, queries: Sequence[Query], cap: int, stop: Sequence[str]
     ) -> list[dict[str, Any]]:
         """A row a query, in order. What fails takes its own questions with it, and no others."""
-        before, written = replace(self.memories.method.effort), replace(self.memories.effort)
+        method, memories = self.memories.method, self.memories
+        before, wrote = replace(method.effort), memories.spent.writing
         rows: dict[int, dict[str, Any]] = {}
         steered: list[tuple[int, Query, Steering]] = []
         for n, query in enumerate(queries):
@@ -282,16 +224,16 @@ class MemoryLM(LM):
             batch = list(alike)
             with self._surviving([n for n, _, _ in batch], rows):
                 rows.update(self._answered(episode, batch, cap, stop))
-        self.spent.effort += (self.memories.method.effort - before) - (self.memories.effort - written)
+        self.spent.reading += (method.effort - before) - (memories.spent.writing - wrote)
         return [rows[n] for n in range(len(queries))]
 
     def _timed(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
         """A steering, its time apart from that of the writes that it asked for."""
-        clock, wrote = time.perf_counter(), self.memories.write_seconds
+        clock, wrote = time.perf_counter(), self.memories.writing_seconds
         try:
             return self._steer(episode, donor, query)
         finally:
-            self.spent.read += time.perf_counter() - clock - (self.memories.write_seconds - wrote)
+            self.spent.read += time.perf_counter() - clock - (self.memories.writing_seconds - wrote)
 
     def _answered(
         self, episode: Episode, batch: Sequence[tuple[int, Query, Steering]], cap: int, stop: Sequence[str]
@@ -365,6 +307,11 @@ class MemoryLM(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         raise HarnessError("a memory answers by generation; choose the generative form of this task")
+
+
+def retried(row: dict[str, Any]) -> bool:
+    """Whether a row is a failure that another run might not meet."""
+    return row.get("failure", {}).get("status") in RETRIED
 
 
 def _unanswered(error: Exception) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from harness import cluster, config
 from harness.episodes import digest
-from harness.errors import HarnessError, nearest
+from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs
 from harness.plan import fingerprint, learns, lines, plan
 
@@ -41,7 +41,7 @@ class Pipeline:
         for key in settings:
             if key not in KEYS:
                 raise HarnessError(f"unknown key '{key}' after --config; {nearest(key, KEYS)}")
-        plugins = [f"plugins+={file}" for file in _many(settings.get("plugin"))]
+        plugins = [f"plugins+={json.dumps(file)}" for file in _many(settings.get("plugin"))]
         added = [f"methods+={name}" for name in _many(settings.get("methods"))]
         changes = [*plugins, *added, *_many(settings.get("set"))]
         name = str(settings.get("experiment") or "embedded")
@@ -88,7 +88,8 @@ class Pipeline:
     def forget(self) -> None:
         """Take away marks that do not hold, so that their steps are done again.
 
-        They are those of an evaluation some of whose records are gone and, where fits are to be learned anew, those
+        They are those of an evaluation some of whose records are gone, or tell of questions that met an error or were
+        skipped for want of something, and, where fits are to be learned anew, those
         of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake makes a missing file again
         only where something that is missing needs it, and no table may hold a number that no record holds.
         """
@@ -96,7 +97,7 @@ class Pipeline:
         for job in jobs(self.experiment):
             fitted, evaluated = (self.results / job.path / name for name in ("fit.json", "evaluated.json"))
             records = [self.results / cell.path / "record.json" for cell in cells(self.experiment, job)]
-            if evaluated.exists() and not all(record.exists() for record in records):
+            if evaluated.exists() and any(not record.exists() or _unanswered(record) for record in records):
                 broken.append(evaluated)
             if self.retrain and fitted.exists() and not self._learned_here(fitted):
                 broken += [fitted, evaluated]
@@ -135,6 +136,12 @@ class Pipeline:
             del os.environ[cluster.ADDRESS]
             self._address = None
         self._lock.release()
+
+
+def _unanswered(record: Path) -> bool:
+    """Whether another run may answer more of a record's questions. Read as JSON: Snakemake's process stays light."""
+    failures = json.loads(record.read_text(encoding="utf-8")).get("failures", ())
+    return any(failure["status"] in RETRIED for failure in failures)
 
 
 def dry(words: Iterable[str]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from harness.episodes import digest
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Cell, Experiment, Job, TaskSpec, cells, jobs, row_of
-from harness.registry import resolve, source_file
+from harness.registry import ROOMS, resolve, source_file
 from harness.tasks import Prompts, select, task
 
 OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
@@ -202,7 +202,7 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
     parts: list[Any] = [
         experiment.backbones[job.backbone].model_dump(mode="json"),
         row.model_dump(mode="json"),
-        _sources(source_file(resolve(row.method, row.with_)[0].name)),
+        sources(resolve(row.method, row.with_)[0].name),
         Prompts(Path(experiment.prompts) if experiment.prompts else None).hash,
         experiment.data.model_dump(mode="json"),
         experiment.training.model_dump(mode="json"),
@@ -215,10 +215,15 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
     return digest(parts)[:16]
 
 
+def sources(method: str) -> list[str]:
+    """Digests of all files that a method is made of."""
+    return _sources(source_file(method))
+
+
 def _sources(file: Path) -> list[str]:
     """Digests of a method's file, or of its package's files, and of the ``_*.py`` that the files of its room share."""
-    package = file.name == "__init__.py"
-    files: Iterable[Path] = sorted(file.parent.glob("*.py")) if package else [file]
+    package = (file.parent / "__init__.py").is_file() and file.parent.name not in ROOMS
+    files: Iterable[Path] = sorted(file.parent.rglob("*.py")) if package else [file]
     room = file.parent.parent if package else file.parent
     files = [*files, *sorted(f for f in room.glob("_*.py") if f.name != "__init__.py")]
     return [digest(path.read_text(encoding="utf-8")) for path in files]

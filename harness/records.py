@@ -80,7 +80,7 @@ class Costs(_Part):
     write_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-    overhead_seconds: float = Field(0.0, description="wall minus write, prefill and decode.")
+    overhead_seconds: float = Field(0.0, description="wall minus write, read, prefill and decode.")
     peak_bytes: int = Field(0, description="Peak resident memory of the worker; device memory on CUDA.")
     read_seconds: float = Field(0.0, description="Retrieving, routing and the like, before the prompt is read.")
     tokens_written: int = 0
@@ -127,7 +127,7 @@ class Record(_Part):
     address: str = Field(
         "", description="sha256 of all that the answers are a function of; another one is another cell."
     )
-    status: Literal["ok", "unsupported", "skipped"] = Field(
+    status: Literal["ok", "unsupported", "skipped", "error"] = Field(
         "ok", description="Anything but ok: no question was answered, and `failures` says why."
     )
     failures: list[Failure] = Field([], description="Questions without an answer; `scores` are over the others.")

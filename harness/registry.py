@@ -8,17 +8,20 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 from pydantic import ValidationError
 
 from harness.errors import HarnessError, nearest
-from harness.method import MemoryMethod, MethodConfig
+from harness.experiment import SLUG
+from harness.method import Arm, Capabilities, Condition, MemoryMethod, MethodConfig
 
 ROOMS = ("methods", "baselines")
 ENTRY_POINTS = "delta_mem.methods"
@@ -49,7 +52,7 @@ def plug(files: Iterable[str | Path]) -> None:
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise HarnessError(f"{file} does not import ({error}); mend the file") from error
         _plugged[file] = module
@@ -62,11 +65,12 @@ def methods() -> dict[str, type[MemoryMethod]]:
     """Every method by name, in a stable order.
 
     Raises:
-        HarnessError: two classes claim one name, or a module does not import.
+        HarnessError: two classes claim one name, a class is not whole, or a module does not import.
     """
     found: dict[str, type[MemoryMethod]] = {}
     taken: dict[str, type[MemoryMethod]] = {}
     for cls in _offered():
+        _check(cls)
         for name in {cls.name, *cls.presets}:
             other = taken.setdefault(name, cls)
             if other is not cls:
@@ -107,8 +111,36 @@ def _defined_in(module: object) -> list[type[MemoryMethod]]:
     return [
         value
         for _, value in inspect.getmembers(module, inspect.isclass)
-        if issubclass(value, MemoryMethod) and not inspect.isabstract(value) and value.__module__.startswith(name)
+        if issubclass(value, MemoryMethod) and value.__module__.startswith(name)
     ]
+
+
+def _check(cls: type[MemoryMethod]) -> None:
+    """What the protocol asks of a class is there.
+
+    Raises:
+        HarnessError: names the class, its file, and what is missing or unknown.
+    """
+    where = f"the method {cls.__name__} in {inspect.getfile(cls)}"
+    missing = sorted(cls.__abstractmethods__)
+    if missing:
+        raise HarnessError(f"{where} has no {' and no '.join(missing)}; write what harness/method.py asks for")
+    for attribute, kind in (("name", str), ("summary", str), ("capabilities", Capabilities)):
+        if not isinstance(getattr(cls, attribute, None), kind):
+            raise HarnessError(f"{where} has no {attribute}; give it one, a {kind.__name__}")
+    for name in (cls.name, *cls.presets):
+        if not re.match(SLUG, name):
+            raise HarnessError(f"{where} has a row named '{name}'; a name is letters, digits and _.@-, 64 at most")
+    for condition, arms in cls.capabilities.arms.items():
+        for word, known in ((condition, get_args(Condition)), *((arm, get_args(Arm)) for arm in arms)):
+            if word not in known:
+                raise HarnessError(f"{where} names '{word}' among its conditions and arms; {nearest(word, known)}")
+    for preset, settings in cls.presets.items():
+        try:
+            cls.Config(**settings)
+        except ValidationError as error:
+            wrong = ".".join(map(str, error.errors()[0]["loc"]))
+            raise HarnessError(f"{where} has a preset '{preset}' with a wrong setting '{wrong}'; mend it") from error
 
 
 @cache

@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
+from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.progress import Progress
 
@@ -130,6 +131,7 @@ class EpisodeTrainer(Trainer):
         self.loss = loss
         self.tokens_fed = 0
         self.tokens_logged = 0
+        self.clock = time.monotonic()
         super().__init__(**options)
         # The loss below is a mean a batch; without this the Trainer would not divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -138,13 +140,18 @@ class EpisodeTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, tokens = self.loss(model, inputs["batch"])
+        if not torch.isfinite(loss):
+            raise HarnessError(
+                f"the training loss is {float(loss)} after {self.state.global_step} steps; lower the learning rate"
+            )
         self.tokens_fed += tokens
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-        """Keep a step's tokens beside its loss: the history outlives a cut, this object does not."""
+        """Keep a step's tokens and seconds beside its loss: the history outlives a cut, this object does not."""
         fresh, self.tokens_logged = self.tokens_fed - self.tokens_logged, self.tokens_fed
-        super().log({**logs, "tokens": fresh}, *args, **options)
+        before, self.clock = self.clock, time.monotonic()
+        super().log({**logs, "tokens": fresh, "seconds": self.clock - before}, *args, **options)
 
 
 def fit(
@@ -183,6 +190,7 @@ def fit(
         lr_scheduler_type=budget.schedule,
         warmup_steps=budget.warmup_ratio,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         save_steps=budget.save_every,
         save_total_limit=1,
         seed=seed,
@@ -205,7 +213,7 @@ def fit(
         for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
             trainer.remove_callback(callback)
     model.train()
-    start = time.monotonic()
+    trainer.clock = time.monotonic()
     last = get_last_checkpoint(str(workdir)) if workdir.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     model.eval()
@@ -213,7 +221,7 @@ def fit(
     return FitReport(
         steps=trainer.state.global_step,
         losses=losses,
-        seconds=round(time.monotonic() - start, 1),
+        seconds=round(sum(entry.get("seconds", 0.0) for entry in trainer.state.log_history), 1),
         tokens=int(sum(entry.get("tokens", 0.0) for entry in trainer.state.log_history)),
         episodes=len(episodes),
     )

@@ -37,14 +37,22 @@ class Triple:
         """The beginning of the prompt that names subject and attribute; with a verb, the subject alone."""
         if self.relation in VERBS:
             return self.subject
-        return self.prompt[: max(self.prompt.find(part) + len(part) for part in (self.subject, self.relation))]
+        named = [re.search(rf"(?<!\w){re.escape(part)}(?!\w)", self.prompt) for part in (self.subject, self.relation)]
+        return self.prompt[: max(match.end() for match in named if match)]
 
 
 NUMBER = re.compile(r"^\s*\d+\s*[.):]\s*")
+BETWEEN = re.compile(r"\n+|(?<=\.)\s+(?=\d+\s*[.):]\s)|(?<=\.)\s+\d+\s*[.):]?\s*$")
+"""Between numbered statements: before a serial number, or one left at the end where a text was cut."""
+END = re.compile(
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bJr\.)(?<!\b[A-Z]\.)(?<=[.!?])\s+(?=\W?[A-Z0-9])"
+)
+"""Where a sentence ends; not behind an initial or a title."""
 
 VERBS = (
     "was created in the country of",
     "was created in",
+    "was created by",
     "was written in the language of",
     "was performed by",
     "was developed by",
@@ -69,6 +77,13 @@ VERBS = (
     "speaks the language of",
 )
 
+POSSESSION = (
+    r"(?P<subject>(?!(?i:it|that|this|there|here|what|who|where|how|when|let|he|she)['’]s )[^:;!?]+?)['’]s "
+    r"(?P<relation>(?!(?:an?|the|so|not|very|too|just|going|been|really|always) )(?:\S+ ){0,3}?\S+) "
+    r"(?:is|are) (?P<object>.+)"
+)
+"""Of someone, unlike "Melanie: It's so nice when everyone is here"; what is had is named in four words at most."""
+
 FORMS = tuple(
     re.compile(form)
     for form in (
@@ -79,7 +94,7 @@ FORMS = tuple(
         r"The (?P<relation>univer\w+) where (?P<subject>.+?) was educated is (?P<object>.+)",
         rf"(?P<subject>.+?) (?P<relation>{'|'.join(sorted(VERBS, key=len, reverse=True))}) (?P<object>.+)",
         r"The (?P<relation>.+?) of (?P<subject>.+?) (?:is|are) (?P<object>.+)",
-        r"(?P<subject>.+?)['’]s (?P<relation>.+?) (?:is|are) (?P<object>.+)",
+        POSSESSION,
         r"(?P<subject>.+?) has an? (?P<relation>.+?) that is (?P<object>.+)",
         r"(?P<subject>\S+) painted the (?P<relation>\S+) (?P<object>.+)",
     )
@@ -92,9 +107,15 @@ def triples(history: History) -> list[Triple]:
     return [
         triple
         for message in history.messages
-        for line in re.split(r"\n+|(?<=\.)\s+(?=\d+\s*[.):]\s)", message.content)
-        if (triple := parse(line, message.id)) is not None
+        for sentence in sentences(message.content)
+        if (triple := parse(sentence, message.id)) is not None
     ]
+
+
+def sentences(text: str) -> list[str]:
+    """The statements of a text one by one, without serial numbers."""
+    lines = (NUMBER.sub("", line) for line in BETWEEN.split(text))
+    return [stripped for line in lines for sentence in END.split(line) if (stripped := sentence.strip())]
 
 
 def parse(statement: str, id: str | None = None) -> Triple | None:

@@ -6,6 +6,7 @@ asked as the method is trained to answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -84,5 +85,5 @@ def best(
             facts = fit(fresh, budget.model_copy(update={"learning_rate": rate}))
             loss = dev_loss(fresh, dev, budget.max_write_tokens)
         trials.append(Trial(rate, round(loss, 6), facts.get("seconds", 0.0), facts.get("tokens", 0)))
-    chosen = min(trials, key=lambda trial: trial.dev_loss).learning_rate
+    chosen = min(trials, key=lambda trial: (math.isnan(trial.dev_loss), trial.dev_loss)).learning_rate
     return budget.model_copy(update={"learning_rate": chosen}), [asdict(trial) for trial in trials]

@@ -127,6 +127,12 @@ class Context2Lora(MemoryMethod):
             raise HarnessError(
                 f"chunk_tokens is {config.chunk_tokens} but the backbone's window {backbone.window}; lower chunk_tokens"
             )
+        asking = config.chunk_tokens + config.rounds * config.round_tokens
+        if config.source == "lm" and asking > backbone.window:
+            raise HarnessError(
+                f"with source 'lm' a chunk and {config.rounds} rounds of pairs take up to {asking} tokens, beyond the "
+                f"backbone's window of {backbone.window}; lower chunk_tokens or round_tokens"
+            )
         with torch.random.fork_rng():
             self.peft = backbone.attach(
                 LoraConfig(

@@ -136,7 +136,12 @@ def train(method: Context2Lora, rows: Sequence[tuple[list[int], int]], seed: int
 
     config, backbone, steps = method.config, method.backbone, method.config.steps_for(len(rows))
     devices = [backbone.device] if backbone.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.enable_grad(), backbone.active(method.name):
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.enable_grad(),
+        backbone.active(method.name),
+        contextlib.ExitStack() as stack,
+    ):
         torch.manual_seed(seed)
         for module in method.peft.modules():
             if isinstance(module, LoraLayer):
@@ -146,6 +151,7 @@ def train(method: Context2Lora, rows: Sequence[tuple[list[int], int]], seed: int
         warmup = math.ceil(config.warmup_ratio * steps)
         schedule = get_cosine_schedule_with_warmup(optimiser, warmup, steps)
         method.peft.train()
+        stack.callback(method.peft.eval)  # dropout would go on after a write that fails
         last = float("nan")
         for batch in _batches(rows, config, steps, seed, lambda some: training.reads(backbone, some, 2048)):
             loss = training.answer_loss(method.peft, batch)
@@ -158,7 +164,6 @@ def train(method: Context2Lora, rows: Sequence[tuple[list[int], int]], seed: int
             method.effort.lm_calls += len(batch.ids)
             method.effort.tokens_read += int(batch.mask.sum())
             last = loss.item()
-        method.peft.eval()
         kept = {
             name: p.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
             for name, p in factors(method.peft).items()

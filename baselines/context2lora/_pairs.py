@@ -66,14 +66,13 @@ class Pair:
 
 
 def statements(text: str) -> Iterator[str]:
-    """Lines that are facts or labelled whole, and the sentences of all others."""
-    for line in re.split(r"\n+|(?<=\.)\s+(?=\d+\s*[.):]\s)", text):
-        line = triples.NUMBER.sub("", line).strip()
-        if triples.parse(line):
-            yield line
+    """Facts whole, and the sentences of all else, without serial numbers."""
+    for sentence in triples.sentences(text):
+        if triples.parse(sentence):
+            yield sentence
         else:
-            starts = [*sentence_starts(line), len(line)]
-            yield from (part for a, b in pairwise(starts) if (part := line[a:b].strip(' \t"”’)]')))
+            starts = [*sentence_starts(sentence), len(sentence)]
+            yield from (part for a, b in pairwise(starts) if (part := sentence[a:b].strip(' \t"”’)]')))
 
 
 def facts(messages: Sequence[Message]) -> list[Triple]:

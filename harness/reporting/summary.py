@@ -100,8 +100,8 @@ class Summary:
         every = collect(experiment, results)
         self.records = {cell: record for cell, record in every.items() if record.status == "ok"}
         self.unanswered = {place_of(cell): record for cell, record in every.items() if record.status != "ok"}
-        """Places where no question has an answer, and the record that says why."""
-        if not self.records:
+        """Places where a seed has no question with an answer, and the record that says why."""
+        if not every:
             raise HarnessError(f"there is no record of '{experiment.name}' under {results}; run the pipeline first")
         self._cells: dict[Place, list[Cell]] = {}
         for cell in self.records:
@@ -117,6 +117,10 @@ class Summary:
     def records_of(self, place: Place) -> list[Record]:
         """The records behind a place, one a seed; none where it did not run."""
         return [self.records[cell] for cell in self._cells.get(place, [])]
+
+    def failed(self, place: Place) -> int:
+        """Questions without an answer that the place's numbers leave out."""
+        return sum(len(record.failures) for record in self.records_of(place))
 
     def primary_metric(self, task: str) -> str:
         """The metric by which a task is judged; empty where it did not run."""

@@ -32,7 +32,8 @@ BESIDE = (
 """Costs that most memories do not have: they stand in a table of their own, for those that do."""
 CSV_COLUMNS = (
     "backbone", "row", "task", "condition", "arm", "minus", "metric", "rule", "category", "value", "low", "high",
-    "n", "clusters", "p", "test", "seeds", "paper", "paper_backbone", "paper_method", "verdict", "reason",
+    "n", "failed", "status", "clusters", "p", "test", "seeds", "paper", "paper_backbone", "paper_method", "verdict",
+    "reason",
 )  # fmt: skip
 
 
@@ -154,12 +155,15 @@ def _panel(experiment: Experiment, summary: Summary, part: list[Column]) -> Pane
 
 def _entry(summary: Summary, backbone: str, row: str, column: Column) -> Entry:
     place = Place(backbone, row, column.task, column.condition, column.arm)
+    places = [place, place._replace(arm=column.minus)] if column.minus else [place]
+    lost = sum(summary.failed(p) for p in places)
+    remark = f"{lost:,} failed" if lost else ""
     if column.minus:
-        return Entry(summary.contrast(place, place._replace(arm=column.minus)), True)
-    if place in summary.unanswered:
+        difference = summary.contrast(places[0], places[1])
+        return Entry(difference, True, remark if difference else "")
+    if place not in summary.places and place in summary.unanswered:
         return Entry(None, False, summary.unanswered[place].status)
-    lost = sum(len(r.failures) for r in summary.records_of(place))
-    return Entry(summary.estimate(place), False, f"{lost:,} failed" if lost else "")
+    return Entry(summary.estimate(place), False, remark)
 
 
 def _task_head(summary: Summary, task: str) -> str:
@@ -206,14 +210,19 @@ def _lines(summary: Summary, beside: Iterable[Comparison]) -> Iterator[dict[str,
         controls = [place._replace(arm=arm) for arm in CONTROLS if place.arm == "own"]
         for metric, rule, category in scores:
             line = {**place._asdict(), "metric": metric, "rule": rule, "category": category}
-            line["seeds"] = len(summary.records_of(place))
+            line |= {"seeds": len(summary.records_of(place)), "failed": summary.failed(place), "status": "ok"}
             estimate = summary.estimate(place, metric, category)
             if estimate is not None:
                 yield line | _numbers(estimate) | _paper(paper.get((place, metric, category)))
             for control in controls:
                 contrast = summary.contrast(place, control, metric, category)
                 if contrast is not None:
-                    yield line | {"minus": control.arm} | _numbers(contrast)
+                    failed = line["failed"] + summary.failed(control)
+                    yield line | {"minus": control.arm, "failed": failed} | _numbers(contrast)
+    for place, record in summary.unanswered.items():
+        told = {"metric": record.primary_metric, "failed": len(record.failures), "status": record.status}
+        if place not in summary.places:
+            yield place._asdict() | told
 
 
 def _numbers(estimate: Estimate) -> dict[str, Any]:

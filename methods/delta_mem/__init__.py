@@ -76,6 +76,7 @@ class Settings(MethodConfig):
 
     def write_load(self, tokens: int, device: str) -> float:
         return tokens
+
     recompute: int | None = _added(
         None, ge=1, description="Tokens a part of a training write, recomputed in the backward pass; None keeps all."
     )

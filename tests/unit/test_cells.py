@@ -104,5 +104,11 @@ def test_the_address_names_all_that_answers_depend_on(plan):
         assert same.address == found[0].address
 
 
+def test_a_changed_method_is_another_cell(plan, monkeypatch):
+    before = plan().address
+    monkeypatch.setattr(cells, "sources", lambda method: ["changed"])
+    assert plan().address != before
+
+
 def test_donors_are_answered_once_a_draw(plan):
     assert plan(arm="donor", donors=3).questions == 3 * plan().questions == 36

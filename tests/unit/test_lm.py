@@ -49,14 +49,15 @@ def test_a_history_is_written_once_for_all_its_questions_and_cells(make, episode
     plain = method.write
     monkeypatch.setattr(method, "write", lambda history, state=None: written.append(history) or plain(history, state))
     memories = lm.Memories(method)
-    asked(method, episodes, memories=memories)
+    _, first = asked(method, episodes, memories=memories)
     donors = [{e.id: other.id for e, other in zip(episodes, episodes[1:] + episodes[:1], strict=True)}]
     _, model = asked(method, episodes, memories=memories, donors=donors)
     assert written == [e.history for e in episodes]
     assert {row["donor"] for row in model.samples.values()} == {e.id for e in episodes}
     ids = [method.backbone.encode(e.history.messages, system=e.history.system)[0] for e in episodes]
-    assert memories.tokens_written == sum(map(len, ids))
-    assert memories.write_seconds > 0
+    assert (first.spent.written, model.spent.written) == (sum(map(len, ids)), 0)
+    assert first.spent.write > 0 == model.spent.write
+    assert first.spent.states == {e.id: memories.states[e.id].nbytes() for e in episodes}
 
 
 def test_the_order_of_requests_is_the_order_of_answers(make, episodes):
@@ -234,10 +235,17 @@ def test_effort_and_time_are_told_apart_by_write_and_read(make, episodes, monkey
     monkeypatch.setattr(method, "write", write)
     monkeypatch.setattr(method, "steer", steer)
     _, model = asked(method, episodes[:2], "own_text")
-    assert model.memories.effort == Effort(lm_calls=10, gradient_steps=4)
+    assert model.spent.writing == Effort(lm_calls=10, gradient_steps=4)
     questions = sum(len(e.questions) for e in episodes[:2])
-    assert model.spent.effort == Effort(lm_calls=questions, tokens_read=10 * questions)
+    assert model.spent.reading == Effort(lm_calls=questions, tokens_read=10 * questions)
     assert model.spent.read > 0
+    # what an earlier process has accounted for is made again and costs nothing again, under either heading
+    again = lm.Memories(method, charged={e.id for e in episodes})
+    _, model = asked(method, episodes[:2], "own_text", memories=again)
+    assert model.spent.writing == Effort()
+    assert (model.spent.write, model.spent.written) == (0, 0)
+    assert model.spent.reading == Effort(lm_calls=questions, tokens_read=10 * questions)
+    assert again.mean_bytes() > 0
 
 
 def test_evidence_is_shown_to_gold_methods_alone(make, episodes, monkeypatch):

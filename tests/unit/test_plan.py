@@ -52,6 +52,15 @@ def test_a_step_is_done_again_when_what_its_method_shares_changes(tmp_path):
     assert planning._sources(tmp_path / "one.py") != before
 
 
+def test_all_of_a_package_is_watched(tmp_path):
+    for name in ("__init__.py", "_part.py", "helper.py"):
+        (tmp_path / name).write_text(name)
+    for file in ("__init__.py", "_part.py"):
+        before = planning._sources(tmp_path / file)
+        (tmp_path / "helper.py").write_text(f"changed {file}")
+        assert planning._sources(tmp_path / file) != before
+
+
 def test_sizes_of_backbones():
     assert planning.parameters(BackboneSpec(hub="Qwen/Qwen3-4B-Instruct-2507")) == 4e9
     assert 5e4 < planning.parameters(BackboneSpec(random="tiny-llama")) < 5e5

@@ -151,6 +151,35 @@ def test_a_wrong_plugin_is_refused(elsewhere, tmp_path):
         registry.methods()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("    def steer", "    def stear"), "class Half.* has no steer|Half in .* has no steer"),
+        (('    name = "half"\n', ""), "Half in .* has no name"),
+        (('name = "half"', 'name = "../half"'), "a row named '../half'"),
+        (('"removed"', '"removd"'), "'removd' .*did you mean 'removed'"),
+        (
+            ('    summary = "', '    presets = {"p": {"no": 1}}\n    summary = "'),
+            "preset 'p' with a wrong setting 'no'",
+        ),
+    ],
+)
+def test_a_half_written_method_is_told_in_one_sentence(change, message, elsewhere, tmp_path):
+    file = tmp_path / "half.py"
+    text = METHOD.format(cls="Half", name="half")
+    assert change[0] in text
+    file.write_text(text.replace(*change))
+    registry.plug([file])
+    with pytest.raises(HarnessError, match=message):
+        registry.methods()
+
+
+def test_a_plugin_that_exits_is_told(tmp_path):
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)")
+    with pytest.raises(HarnessError, match="does not import"):
+        registry.plug([tmp_path / "leaves.py"])
+
+
 def test_an_installed_package_offers_a_method(elsewhere, monkeypatch):
     from importlib.metadata import EntryPoint
 
