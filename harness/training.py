@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from harness.backbones import Backbone
@@ -142,7 +142,7 @@ class EpisodeTrainer(Trainer):
         loss, tokens = self.loss(model, inputs["batch"])
         if not torch.isfinite(loss):
             raise HarnessError(
-                f"the training loss is {float(loss)} after {self.state.global_step} steps; lower the learning rate"
+                f"the training loss is {loss.item()} after {self.state.global_step} steps; lower the learning rate"
             )
         self.tokens_fed += tokens
         return (loss, {}) if return_outputs else loss
@@ -215,7 +215,12 @@ def fit(
     model.train()
     trainer.clock = time.monotonic()
     last = get_last_checkpoint(str(workdir)) if workdir.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    before = TrainerState.load_from_json(str(Path(last) / "trainer_state.json")) if last else None
+    if last and before and before.global_step >= before.max_steps:  # the Trainer would make one step more
+        trainer._load_from_checkpoint(last)
+        trainer.state = before
+    else:
+        trainer.train(resume_from_checkpoint=last)
     model.eval()
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
     return FitReport(

@@ -13,7 +13,7 @@ import torch
 from transformers import LogitsProcessor
 
 from harness import generation
-from harness.episodes import Message, Query
+from harness.episodes import History, Message, Query
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.lm import SHOWN
@@ -160,8 +160,9 @@ def test_a_saved_state_answers_alike(row, make, episodes, tmp_path):
 def test_a_steering_never_changes_the_state(row, make, episodes, tmp_path):
     method = make(row)
     state = method.write(episodes[0].history)
+    keeps = {c for c, arms in method.capabilities.arms.items() if "donor" in arms and c not in SHOWN}
+    assert isinstance(state, MemoryState) or not keeps  # only what is kept of a history can be another's
     if state is None:
-        assert not isinstance(state, MemoryState)
         return
 
     def stored(name):
@@ -186,6 +187,37 @@ def test_two_histories_do_not_leak_into_each_other(row, make, episodes):
             asked(mixed, e, c, state, n=1)
     found = [asked(mixed, e, c, s) for e, s in ((a, states[1]), (b, states[2])) for c in mixed.capabilities.arms]
     assert found == expected
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_of_an_empty_history_there_is_nothing_to_remember(row, make, episodes):
+    method, bare = make(row), asked(make("question_only"), episodes[0], "removed")
+    state = method.write(History(()))
+    for condition, arms in method.capabilities.arms.items():
+        if "donor" in arms and condition not in SHOWN:
+            assert asked(method, episodes[0], condition, state) == bare
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_it_does_is_accounted_for(row, make, episodes):
+    method = make(row)
+    before = [0] * 4
+    state = method.write(episodes[0].history)
+    for condition in method.capabilities.arms:
+        query = Query("", episodes[0].questions[0].text, evidence=episodes[0].questions[0].evidence)
+        steering = method.steer(None if condition in SHOWN else state, query, writes=condition in SHOWN)
+        answer, _ = steered(method, episodes[0], condition, query, steering)
+        visible = {"own_text": steering.messages or (), "removed": ()}.get(condition, episodes[0].history.messages)
+        shown = len(generation.prompt(method.backbone, visible, query).ids)
+        prefix = steering.past_key_values().get_seq_length() if steering.past_key_values else 0
+        woven = steering.weave()(torch.tensor([[65, 66]])).shape[1] if steering.weave else 0
+        assert answer.prompt_tokens == shown + prefix + woven
+        after = [*vars(method.effort).values()]
+        assert all(a <= b for a, b in zip(before, after, strict=True))
+        before = after
+    assert method.extra_parameters() >= 0
+    if method.effort.gradient_steps or method.effort.tokens_read or method.effort.tokens_generated:
+        assert method.effort.lm_calls > 0
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -46,6 +46,23 @@ def test_an_evaluation_whose_record_is_gone_is_done_again(tmp_path):
     assert not table.exists()
 
 
+@pytest.mark.parametrize(("status", "again"), [("error", True), ("skipped", True), ("unsupported", False)])
+def test_what_had_no_answer_for_a_passing_reason_is_asked_again(tmp_path, status, again):
+    run = Pipeline(INLINE, tmp_path, tmp_path / "published")
+    for job, mark in zip(jobs(run.experiment), run.evaluated, strict=True):
+        for path in [mark, *(tmp_path / cell.path / "record.json" for cell in cells(run.experiment, job))]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"failures": [{"status": status}]}))
+    run.forget()
+    assert not any(mark.exists() == again for mark in run.evaluated)
+
+
+def test_a_plugin_lies_in_a_folder_of_any_name(tmp_path):
+    file = tmp_path / "a: b #c" / "mine.py"
+    with pytest.raises(HarnessError, match=r"there is no plugin at .*a: b #c/mine\.py"):
+        Pipeline({**INLINE, "plugin": str(file)})
+
+
 @pytest.mark.parametrize(("retrain", "learned_here", "kept"), [(0, False, True), (1, False, False), (1, True, True)])
 def test_retraining_forgets_only_fits_from_elsewhere(tmp_path, monkeypatch, retrain, learned_here, kept):
     monkeypatch.setenv("RETRAIN", str(retrain))

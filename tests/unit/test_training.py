@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 from harness import training
 from harness.episodes import Message
+from harness.errors import HarnessError
+from harness.experiment import Budget
+from harness.progress import Progress
 
 
 def rows(backbone, answers):
@@ -59,3 +64,36 @@ def test_the_loss_is_the_mean_over_answer_tokens_alone(tiny):
     assert found == pytest.approx(sum(scores) / len(scores), rel=1e-5)
     batch.ids[:, 0] = 7  # a token of the prompt is no target, though it is read
     assert batch.labels[0, 0] == training.IGNORED
+
+
+def fitted(backbone, episodes, folder, *, steps, loss):
+    """A fit of one number, whose loss is given."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    return training.fit(
+        model,
+        episodes,
+        list,
+        lambda model, batch: (model.weight.sum() * loss(), 10),
+        backbone=backbone,
+        budget=Budget(steps=steps, batch_size=1, accumulation=1, save_every=2),
+        seed=1,
+        workdir=folder,
+        progress=Progress(None),
+    )
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(tiny, episodes, tmp_path):
+    seen = iter([1.0, 1.0, float("nan"), 1.0])
+    with pytest.raises(HarnessError, match="loss is nan after 2 steps; lower the learning rate"):
+        fitted(tiny(), episodes, tmp_path, steps=4, loss=lambda: next(seen))
+
+
+def test_a_resumed_fit_tells_the_seconds_of_all_its_steps(tiny, episodes, tmp_path):
+    def slow():
+        time.sleep(0.05)
+        return 1.0
+
+    first = fitted(tiny(), episodes, tmp_path, steps=4, loss=slow)
+    again = fitted(tiny(), episodes, tmp_path, steps=4, loss=slow)  # from its last checkpoint: nothing is left to do
+    assert (again.steps, again.tokens) == (first.steps, first.tokens) == (4, 40)
+    assert again.seconds == first.seconds >= 0.2

@@ -74,6 +74,46 @@ def test_a_message_may_hold_many_numbered_facts():
     assert [fact.object for fact in triples(history)] == ["Oslo", "Al", "Chess"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The capital of Peru is Oslo. The capital of Chile is Rome.",
+        "0. The capital of Peru is Oslo. 1. Chile's capital is Rome.",
+    ],
+)
+def test_a_message_may_hold_many_sentences(text):
+    assert [fact.object for fact in triples(History((Message(text),)))] == ["Oslo", "Rome"]
+
+
+def test_a_serial_number_left_by_a_cut_is_no_part_of_a_fact():
+    (fact,) = triples(History((Message("1. The capital of Peru is Oslo. 2."),)))
+    assert fact.object == "Oslo"
+
+
+@pytest.mark.parametrize("name", ["Samuel L. Jackson", "Dr. No", "St. Lucia", "Yahoo!", "Star Trek: Deep Space Nine"])
+def test_a_name_with_marks_is_one_name(name):
+    (fact,) = triples(History((Message(f"3. The author of {name} is Bo."),)))
+    assert (fact.subject, fact.object) == (name, "Bo")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Melanie: It's so nice when everyone is together.",
+        "That's what I thought when we were there and it is true.",
+        "Let's go when the weather is fine.",
+        "Ana's a teacher where Bo is a pupil.",
+        "Ana: Bo's hat is red.",
+    ],
+)
+def test_what_people_say_is_no_fact_of_theirs(text):
+    assert triples(History((Message(text),))) == []
+
+
+def test_the_attribute_is_found_behind_a_name_that_holds_its_letters():
+    assert parse("Oscar's car is red.").mention == "Oscar's car"
+
+
 def test_the_newest_fact_wins():
     told = ("Ana's hat is red.", "Bo's hat is blue.", "The hat of Ana is green.", "Ana's cup is pink.")
     found = newest(map(parse, told))

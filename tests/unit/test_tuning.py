@@ -69,6 +69,22 @@ def test_the_likeliest_is_kept(monkeypatch, episodes):
     assert {t["learning_rate"]: t["dev_loss"] for t in trials} == losses
 
 
+@pytest.mark.parametrize("order", [(1e-1, 1e-3), (1e-3, 1e-1)])
+def test_a_fit_that_lost_its_numbers_is_never_the_best(monkeypatch, episodes, order):
+    losses = {1e-1: float("nan"), 1e-3: 1.0}
+
+    @contextmanager
+    def method():
+        yield {}
+
+    def fit(fresh, budget):
+        fresh["rate"] = budget.learning_rate
+        return {}
+
+    monkeypatch.setattr(tuning, "dev_loss", lambda fresh, dev, limit: losses[fresh["rate"]])
+    assert tuning.best(method, fit, episodes, Budget(steps=3), order)[0].learning_rate == 1e-3
+
+
 def test_a_fit_tells_its_trials(tmp_path):
     spec = {
         "name": "x",

@@ -168,6 +168,30 @@ def test_training_learns_the_pairs(make, episodes):
     assert after < 0.9 * before, (before, after)
 
 
+def test_a_write_that_fails_leaves_no_dropout(make, episodes, monkeypatch):
+    from harness import training
+
+    method = make()
+    state = method.write(episodes[0].history)
+    before = logits(method, state)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(training, "answer_loss", fail)
+    with pytest.raises(MemoryError):
+        method.write(episodes[1].history)
+    assert torch.equal(logits(method, state), before)
+
+
+def test_a_fact_is_whole_wherever_a_text_is_cut(make):
+    told = " ".join(f"{n}. The capital of Land{n} is City{n}." for n in range(12))
+    method = make("context2lora_per_chunk", chunk_tokens=60)
+    answers = {p.answer for _, pairs in method._lots(method.chunks(said(told).messages)) for p in pairs}
+    assert answers <= {f"City{n}" for n in range(12)}
+    assert len(answers) >= 10
+
+
 def test_a_seed_or_another_history_is_another_start(make, episodes):
     states = [
         make(seed=seed, steps=0).write(episodes[n].history).adapters[0] for seed, n in ((1, 0), (1, 0), (2, 0), (1, 1))
@@ -289,6 +313,8 @@ def test_settings_that_cannot_be_are_refused(make):
         make(chunk_tokens=100, overlap_tokens=100)
     with pytest.raises(HarnessError, match="lower chunk_tokens"):
         make(chunk_tokens=100_000)
+    with pytest.raises(HarnessError, match="lower chunk_tokens or round_tokens"):
+        make(source="lm", chunk_tokens=3000, round_tokens=512)
     with pytest.raises(HarnessError, match="top_k"):
         make(top_k=0)
 

@@ -162,3 +162,47 @@ def test_questions_of_one_state_share_a_batch(tiny, episodes):
 def test_a_wrong_setting_is_refused(wrong):
     with pytest.raises(HarnessError, match=next(iter(wrong))):
         resolve("kv_prefix", wrong)
+
+
+def test_what_does_not_fit_the_window_is_refused(tiny):
+    with pytest.raises(HarnessError, match="lower tokens"):
+        build(tiny("llama"), tokens=4096)
+    with pytest.raises(UnsupportedError, match="window of 4096; lower the task's max_history_tokens"):
+        build(tiny("llama")).write(History((Message("A word. " * 600),)))
+
+
+def test_steps_that_bf16_would_round_away_add_up(tiny, episodes):
+    backbone = tiny()
+    backbone.model.bfloat16()
+    ends = [build(backbone, steps=n, learning_rate=1e-4).write(episodes[0].history).kv for n in (0, 30)]
+    assert ends[1].dtype == torch.bfloat16
+    assert (ends[0] != ends[1]).float().mean() > 0.2
+
+
+def test_the_teacher_reads_what_a_template_renders_otherwise_once_a_question_follows(tiny, episodes, monkeypatch):
+    """As thinking templates do, which drop a part of the last answer then."""
+    backbone, history = tiny(), History((Message("Hi."), Message("Ana's hat is red.", "assistant")))
+    plain = type(backbone).encode
+
+    def encode(self, messages, **options):
+        ids, owner = plain(self, messages, **options)
+        last = bool(messages) and messages[-1].role == "assistant"
+        return ([*ids, 65, 66, 67], [*owner, -1, -1, -1]) if last else (ids, owner)
+
+    monkeypatch.setattr(type(backbone), "encode", encode)
+    method = build(backbone)
+    ids, _ = backbone.encode(history.messages)
+    seen = []
+    scores = method._scores
+    monkeypatch.setattr(
+        method,
+        "_scores",
+        lambda lessons, cache: seen.append((lessons, cache.get_seq_length())) or scores(lessons, cache),
+    )
+    with torch.no_grad():
+        method._lessons(history, ids, method._read(ids))
+    (lesson, *_), kept = seen[0]
+    question, _ = next(iter(resolve("kv_prefix")[0].write.__globals__["questions"](history, 1)))
+    whole, _ = backbone.encode([*history.messages, Message(question)], answer_next=True)
+    assert kept == len(ids) - 3
+    assert ids[:kept] + lesson.ids[: lesson.answer] == whole

@@ -162,6 +162,16 @@ def test_the_subject_is_found_behind_every_beginning(tiny):
     assert told == [" red"] * 3 + [""] + [" Oslo"] * 3 + [""] + [" Al"] * 3 + [""]
 
 
+def test_a_subject_may_end_in_a_character_of_several_tokens(tiny):
+    method = build(tiny())  # bytes are its tokens
+    ids, at, _ = method._row([], "The capital of 東京 is Oslo", len("The capital of 東京"), None)
+    assert method.backbone.tokenizer.decode(ids[1 : at + 1]) == "The capital of 東京"
+
+
+def test_a_layer_named_twice_is_edited_once(tiny):
+    assert build(tiny(), layers=(1, 1, 0)).layers == [0, 1]
+
+
 def test_its_effort_is_counted(tiny):
     method = build(tiny(), enough=0.0)
     method.write(history(TOLD[0]))
@@ -180,6 +190,8 @@ def test_its_effort_is_counted(tiny):
     [
         ({"layers": (9,)}, "layers that there are"),
         ({"strength": 0.0, "moment_tokens": 0}, "set strength above 0"),
+        ({"strength": 0.0}, "set strength above 0"),
+        ({"moment_tokens": 3}, "no second moments in 3 tokens"),
         ({"count": 0}, "count"),
     ],
 )

@@ -116,6 +116,12 @@ def test_the_prefix_stands_before_the_history(tiny):
     assert answers[0].prompt_tokens == len(prompts[0].ids) + 5
 
 
+def test_more_tokens_than_the_window_are_refused(tiny):
+    cls, config = resolve("prefix_tuning", {"virtual_tokens": 4096})
+    with pytest.raises(HarnessError, match="lower virtual_tokens"):
+        cls(config, tiny("llama"), 0)
+
+
 def test_no_token_is_refused():
     with pytest.raises(HarnessError, match="virtual_tokens"):
         resolve("prefix_tuning", {"virtual_tokens": 0})

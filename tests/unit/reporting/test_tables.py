@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from harness import records
@@ -157,6 +158,27 @@ def test_what_was_not_answered_is_shown_and_said(invented, tmp_path):
     assert re.search(r"Not answered.*error: ValueError: odd \(bm25_rag/locomo/own_text/own 2 of 62", told)
     assert f"skipped: {why} (delta_mem_tsw/locomo/removed/own 1 of 1" in told.replace("\\_", "_")
     assert "2 failed" in (tmp_path / "out" / "main.tex").read_text()
+    lines = pd.read_csv(tmp_path / "out" / "main.csv").set_index(["row", "task", "condition", "arm"]).sort_index()
+    assert set(lines.loc[("bm25_rag", "locomo", "own_text", "own"), "failed"]) == {2}
+    assert lines.loc[("delta_mem_tsw", "locomo", "removed", "own"), "status"].tolist() == ["skipped"]
+    assert set(lines["status"]) == {"ok", "skipped"}
+
+
+def test_a_run_in_which_all_was_skipped_has_tables_that_say_so(invented, tmp_path):
+    chosen = invented.experiment(
+        rows=["bm25_rag"], tasks=[{"task": "few", "conditions": {"own_text": ["own"], "replayed": ["own"]}}]
+    )
+    invented.fill(chosen, tmp_path)
+    (path,) = tmp_path.rglob("record.json")
+    none = records.load(path)
+    none.status, none.scores, none.questions = "skipped", {}, 0
+    none.failures = [records.Failure(episode="h1", question="q1", status="skipped", reason="not here")]
+    records.write_json(path, none.model_dump(mode="json", by_alias=True))
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    told = (tmp_path / "out" / "main.md").read_text()
+    assert "| skipped |" in told
+    assert "skipped: not here" in told
+    assert "Seeds" not in told
 
 
 def test_few_clusters_are_said_to_be_these_contexts(invented, tmp_path):
