@@ -285,7 +285,7 @@ def _record(
         arm=cell.arm,
         seed=cell.job.seed,
         scores=_scores(material.task, samples) if len(samples) else {},
-        primary_metric=material.task.primary_metric,
+        primary_metric=material.spec.metric or material.task.primary_metric,
         address=plan.address,
         status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
         failures=failures,

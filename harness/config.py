@@ -263,6 +263,12 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     for i, spec in enumerate(experiment.tasks):
         check(("tasks", i, "task"), task, spec.task)
         _check_settings(tasks()[spec.task].Settings, spec.settings, ("tasks", i, "settings"), places, path)
+        metrics = [m.name for m in tasks()[spec.task].metrics]
+        if spec.metric and spec.metric not in metrics:
+            where = _place(places, ("tasks", i, "metric"), path)
+            raise HarnessError(
+                f"{where}: task '{spec.task}' has no metric '{spec.metric}'; {nearest(spec.metric, metrics)}"
+            )
     training = experiment.training
     check(("training", "task"), task, training.task)
     _check_settings(tasks()[training.task].Settings, training.settings, ("training", "settings"), places, path)

@@ -97,6 +97,11 @@ class TaskSpec(_Model):
     conditions: dict[Condition, tuple[Arm, ...]] = Field(
         default={"replayed": ("own",)}, description="Arms run under each condition; a row runs those it serves."
     )
+    metric: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        description="Metric of the main table, one of the task's; None is its primary one.",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
     )

@@ -78,7 +78,7 @@ class Granularity(WriteClearRead):
 
     name = "granularity"
     summary = "facts amid formatting, told again or with a value that changes, are asked for"
-    metrics = (*WriteClearRead.metrics, Metric("old", higher_is_better=False))
+    metrics = (Metric("acc"), Metric("old", higher_is_better=False))
     Settings = Doses
     wording: ClassVar[str] = WriteClearRead.name
     """The task whose instruction and questions these are."""
@@ -111,7 +111,8 @@ class Granularity(WriteClearRead):
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``acc``: the first word is the value that holds; ``old``: it is one that was overwritten."""
         old = q.old if isinstance(q, Asked) else ()
-        return {**super().score(answer, q), "old": float(first_word(answer) in map(first_word, old))}
+        word = first_word(answer)
+        return {"acc": float(word in map(first_word, q.answers)), "old": float(word in map(first_word, old))}
 
 
 class GranularityOfPairs(Granularity):

@@ -52,7 +52,7 @@ class WriteClearRead(Task):
     name = "write_clear_read"
     summary = "a few invented facts are told, their text is removed, each is asked for"
     unit = "fact"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc"), Metric("named"))
     primary_metric = "acc"
     max_new_tokens = 4
     splits = ("test", "train")
@@ -67,8 +67,13 @@ class WriteClearRead(Task):
         return TaskData(episodes, "generated", where, episodes_digest(episodes))
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
-        """``acc``: the first word is the answer, whatever its case and punctuation."""
-        return {"acc": float(first_word(answer) in map(first_word, q.answers))}
+        """``acc``: the first word is the answer, whatever its case and punctuation; ``named``: the first colour is.
+
+        A model that was not trained to answer in one word says a sentence, of which ``acc`` knows nothing.
+        """
+        golds = [first_word(gold) for gold in q.answers]
+        named = next((word for word in re.findall(r"\w+", answer.lower()) if word in COLOURS), "")
+        return {"acc": float(first_word(answer) in golds), "named": float(named in golds)}
 
 
 def first_word(text: str) -> str:

@@ -288,6 +288,14 @@ def test_the_backbone_stays_warm_between_jobs(done):
     assert jobs._open.cache_info().currsize == 0
 
 
+def test_an_experiment_names_the_metric_of_its_main_table(tmp_path):
+    (task,) = SPEC["tasks"]
+    evaluate(tmp_path, "frozen", tasks=[{**task, "metric": "named"}])
+    record = records.load(next(tmp_path.rglob("record.json")))
+    assert record.primary_metric == "named"
+    assert record.scores.keys() == {"acc", "named"}
+
+
 def test_a_task_asked_twice_goes_by_its_names(tmp_path):
     """Paths, records and addresses go by the name; wording and episodes by the task."""
     plain = {"task": "write_clear_read", "episodes": 2, "max_new_tokens": 2}

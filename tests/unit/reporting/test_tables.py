@@ -160,7 +160,7 @@ def test_what_was_not_answered_is_shown_and_said(invented, tmp_path):
     assert "2 failed" in (tmp_path / "out" / "main.tex").read_text()
     lines = pd.read_csv(tmp_path / "out" / "main.csv").set_index(["row", "task", "condition", "arm"]).sort_index()
     assert set(lines.loc[("bm25_rag", "locomo", "own_text", "own"), "failed"]) == {2}
-    assert lines.loc[("delta_mem_tsw", "locomo", "removed", "own"), "status"].tolist() == ["skipped"]
+    assert set(lines.loc[[("delta_mem_tsw", "locomo", "removed", "own")], "status"]) == {"skipped"}
     assert set(lines["status"]) == {"ok", "skipped"}
 
 

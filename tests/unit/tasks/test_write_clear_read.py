@@ -57,11 +57,20 @@ def test_answers_are_the_first_values_and_all_of_them_come_up():
 
 
 @pytest.mark.parametrize(
-    ("text", "acc"),
-    [("green", 1), (" Green.", 1), ("**Green**, I think", 1), ("It is green", 0), ("greenish", 0), ("", 0), ("...", 0)],
+    ("text", "acc", "named"),
+    [
+        ("green", 1, 1),
+        (" Green.", 1, 1),
+        ("**Green**, I think", 1, 1),
+        ("It is green", 0, 1),
+        ("Ada's boat is not red but green", 0, 0),
+        ("greenish", 0, 0),
+        ("", 0, 0),
+        ("...", 0, 0),
+    ],
 )
-def test_the_first_word_counts(text, acc):
-    assert TASK.score(TASK.answer(text), Question("q", "?", ("green",))) == {"acc": acc}
+def test_the_first_word_counts_and_the_first_colour(text, acc, named):
+    assert TASK.score(TASK.answer(text), Question("q", "?", ("green",))) == {"acc": acc, "named": named}
 
 
 @pytest.mark.parametrize("settings", [{"facts": 0}, {"values": 1}, {"values": 99}, {"facts": 5, "values": 4}])
