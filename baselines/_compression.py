@@ -58,8 +58,10 @@ class Compression(MemoryMethod):
         budget both are compressed anew, together. None of an empty history.
         """
         held = state if isinstance(state, Compressed) else None
+        if not history.messages:
+            return held
         if held is None:
-            return self.compress(history.messages) if history.messages else None
+            return self.compress(history.messages)
         if self.config.budget_tokens is not None:
             return self.compress((*held.messages, *history.messages))
         new = self.compress(history.messages)
@@ -69,7 +71,10 @@ class Compression(MemoryMethod):
         """The last text of ``build(0)``, of nothing, to ``build(levels)``, of all, that has at most ``budget`` tokens,
         dates among them.
         """
-        return build(chunks.most(budget, levels, lambda n: chunks.told_tokens(build(n).messages, self.backbone)))
+        found = build(chunks.most(budget, levels, lambda n: chunks.told_tokens(build(n).messages, self.backbone)))
+        if chunks.told_tokens(found.messages, self.backbone) > budget:  # blank messages, which have dates alone
+            return Compressed((), found.cut, 0)
+        return found
 
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
         if not isinstance(state, Compressed):

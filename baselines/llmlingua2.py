@@ -83,10 +83,19 @@ class Classifier:
             )
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModelForTokenClassification.from_pretrained(folder, local_files_only=True).eval()
+            self.model, found = AutoModelForTokenClassification.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise HarnessError(f"'{folder}' is no token classifier ({reason}); name a folder of one") from error
+        missing = sorted({*found["missing_keys"], *map(str, found["mismatched_keys"])})
+        if missing:
+            raise HarnessError(
+                f"'{folder}' lacks {len(missing)} parameters of a token classifier ({missing[0]}), which would be "
+                "drawn at random; name a folder of a trained one"
+            )
+        self.model.eval()
         if self.model.config.num_labels != 2 or not self.tokenizer.is_fast:
             raise HarnessError(
                 f"'{folder}' has {self.model.config.num_labels} classes and a tokenizer that does "
@@ -144,6 +153,8 @@ class LLMLingua2(Compression):
             )
         found = classifier(self.config.classifier)
         room = found.model.config.max_position_embeddings - 2
+        if found.model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+            room -= found.model.config.pad_token_id + 1  # their positions begin behind the padding's
         if self.config.piece_tokens > room:
             raise HarnessError(
                 f"pieces of {self.config.piece_tokens} tokens are beyond the classifier's {room}; lower piece_tokens"
@@ -240,23 +251,39 @@ def split(words: Sequence[Word], size: int) -> list[list[Word]]:
 
 def rule(piece: Sequence[Word], percent: int, drop_consecutive: bool) -> list[bool]:
     """Which words of a piece stay: those strictly above a percentile of the probabilities, each counted as often as
-    the word has tokens, and the forced ones; all of them at percent 0, none above 100.
+    the word has tokens, and those of probability 1; all of them at percent 0, none above 100.
     """
     import numpy as np
 
     if not 0 < percent <= 100:
         return [not percent] * len(piece)
-    least = np.percentile(np.repeat([w.keep for w in piece], [w.weight for w in piece]), percent)
-    kept, last, between = [], "", True
-    for word in piece:
-        stays = word.forced or word.keep > least
-        if word.forced and drop_consecutive:
-            stays = between or word.text != last
-            last, between = word.text, False
-        else:
-            between |= stays
-        kept.append(bool(stays))
+    keep = _without_repeats(piece, percent - 1) if drop_consecutive else [w.keep for w in piece]
+    least = np.percentile(np.repeat(keep, [w.weight for w in piece]), percent)
+    kept, last = [], None
+    for word, p in zip(piece, keep, strict=True):
+        stays = bool(p > least or p == least == 1)
+        stays = stays and not (drop_consecutive and word.forced and word.text == last)
+        last = word.text if stays else last
+        kept.append(stays)
     return kept
+
+
+def _without_repeats(piece: Sequence[Word], percent: int) -> list[float]:
+    """The probabilities, 0 for a forced word that repeats the one before it with no word between that lies above a
+    percentile of the words' probabilities.
+    """
+    import numpy as np
+
+    found = [w.keep for w in piece]
+    least, last, between = np.percentile(found, percent), None, False
+    for n, word in enumerate(piece):
+        if not word.forced:
+            between |= bool(word.keep > least)
+            continue
+        if word.text == last and not between:
+            found[n] = 0.0
+        last, between = word.text, False
+    return found
 
 
 def _starts(

@@ -130,8 +130,9 @@ def _packed(text: str, limit: int, backbone: Backbone) -> list[str]:
             chunks[-1].append(sentence)
             room -= size
         else:
-            chunks += [[part] for part in (_cut(sentence, limit, backbone) if size > limit else [sentence])]
-            room = -size % limit
+            parts = _cut(sentence, limit, backbone) if size > limit else [sentence]
+            chunks += [[part] for part in parts]
+            room = limit - (backbone.count(parts[-1]) if size > limit else size)
     return ["".join(chunk) for chunk in chunks if chunk]
 
 

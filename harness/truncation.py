@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from harness.backbones import Backbone
@@ -18,9 +19,11 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
         rule: ``head`` or ``tail`` is the end that is kept; ``refuse`` raises.
 
     Raises:
-        HarnessError: the rule is ``refuse`` and the history is too long.
+        HarnessError: the rule is ``refuse`` and the history is too long, or not one token of it fits.
     """
     history = episode.history
+    if not history.messages:
+        return episode
     ids, owner = backbone.encode(history.messages, system=history.system)
     total = len(ids)
     if total <= limit:
@@ -39,9 +42,7 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
     while kept and length(kept) > limit:  # a date is told again where the cut starts
         kept = kept[:-1] if rule == "head" else kept[1:]
     if not kept:
-        first = history.messages[0 if rule == "head" else -1]
-        room = limit - length([replace(first, content="")])
-        kept = [replace(first, content=_cut(first.content, max(1, room), rule, backbone))]
+        kept = [_part(history.messages[0 if rule == "head" else -1], rule, backbone, lambda m: length([m]) <= limit)]
     cut = replace(history, messages=tuple(kept))
     return replace(episode, history=cut, notes={**episode.notes, "lost_share": 1 - length(kept) / total})
 
@@ -58,9 +59,20 @@ def _whole(messages: Sequence[Message], sizes: Sequence[int], room: int, rule: s
     return [messages[j] for j in sorted(kept)]
 
 
-def _cut(text: str, tokens: int, rule: str, backbone: Backbone) -> str:
-    ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return backbone.tokenizer.decode(ids[:tokens] if rule == "head" else ids[-tokens:])
+def _part(message: Message, rule: str, backbone: Backbone, fits: Callable[[Message], bool]) -> Message:
+    """The longest kept end of a message that fits, cut at a token and never within a character."""
+    text = message.content
+    spans = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+    def end(n: int) -> Message:
+        return replace(message, content=text[: spans[n - 1][1]] if rule == "head" else text[spans[-n][0] :])
+
+    count = bisect_right(range(1, len(spans) + 1), False, key=lambda n: not fits(end(n)))
+    while count and not fits(end(count)):  # tokens fall apart where a text is cut
+        count -= 1
+    if not count:
+        raise HarnessError("max_history_tokens leaves no room beside the instruction and the template; raise it")
+    return end(count)
 
 
 def visible_history(history: History) -> str:

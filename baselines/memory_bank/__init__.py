@@ -169,6 +169,8 @@ class MemoryBank(MemoryMethod):
                 f"summaries of {config.summary_tokens} tokens leave no room to read in the backbone's window of "
                 f"{backbone.window}; lower summary_tokens"
             )
+        if config.online and config.forgetting == "off":
+            raise HarnessError("memory_bank's recalls act on forgetting alone; set forgetting beside online")
         self._recalls: weakref.WeakKeyDictionary[Bank, list[int]] = weakref.WeakKeyDictionary()
 
     @property
@@ -184,18 +186,17 @@ class MemoryBank(MemoryMethod):
         """Summarise the days, embed, and forget as of ``now``. None of an empty history.
 
         Continued online, days to which turns were added are summarised again, and what is global anew. What was
-        forgotten stays so; what is left is drawn for again, at the new ``now``.
+        forgotten stays so; what is left is held against the curve again, at the new ``now``.
 
         Raises:
-            HarnessError: a date does not parse, a history without dates continues one with them, or ``now`` is in the
-                past.
+            HarnessError: a date does not parse, a history with dates continues one without, or ``now`` is in the past.
         """
         held = self._strengthened(state) if isinstance(state, Bank) else None
         if not history.messages:
             return held
-        days = days_of(history.messages)
-        if held is not None and (max(held.sessions) == 1) != (max(days) == 1):
-            raise HarnessError("memory_bank cannot continue a dated history with an undated one; give both dates")
+        days = days_of(history.messages, held.sessions[-1] if held else None)
+        if held is not None and held.sessions[-1] == 1 and max(days) > 1:
+            raise HarnessError("memory_bank cannot continue an undated history with a dated one; give both dates")
         new = np.array(days, np.int32)
         vectors = self._embedded([_dated(m.content, day) for m, day in zip(history.messages, days, strict=True)])
         if held is None:
@@ -257,16 +258,19 @@ class MemoryBank(MemoryMethod):
         )
 
     def _stays(self, bank: Bank, n: int, now: int) -> bool:
-        """A turn's draw: its own, whatever else is in the history; another one on another day."""
+        """A turn's draw: its own, whatever else is in the history, and one for all writes, so that what is left after a
+        time is the curve's share of the turns however often they were looked at. The official code draws anew each day.
+        """
         t, m = now - int(bank.recalled[n]), bank.messages[n]
         if self.config.time_unit == "session":
             t = sum(bank.recalled[n] < day <= now for day in {*bank.sessions, now})
-        draw = random.Random(f"{self.seed}/{now}/{m.id}/{m.time}/{m.content}").random()
+        on = now if self.config.forgetting == "official_code" else "ever"
+        draw = random.Random(f"{self.seed}/{on}/{m.id}/{m.time}/{m.content}").random()
         return draw < retention(self.config.forgetting, t, int(bank.strength[n]))
 
     def _strengthened(self, bank: Bank) -> Bank:
         """A copy in which what was recalled since it was written is stronger; itself where nothing was."""
-        found = self._recalls.pop(bank, [])
+        found = self._recalls.get(bank, [])
         if not found:
             return bank
         strength, recalled = bank.strength.copy(), bank.recalled.copy()
@@ -288,6 +292,7 @@ class MemoryBank(MemoryMethod):
             wanted.append("overview")
         if self.config.include_portrait and state.digests.portrait:
             wanted.append("portrait")
+        wanted = _new(state, wanted)
         count = len(wanted)
         if self.config.budget_tokens is not None:
             count = chunks.most(
@@ -326,6 +331,27 @@ class MemoryBank(MemoryMethod):
                 if room < 0 or not near:
                     break
         return [m for m in found if m not in turns]
+
+
+def _new(bank: Bank, wanted: Sequence[int | str]) -> list[int | str]:
+    """Without what says nothing that those before it do not say: an extract of a short day is that day."""
+    told: set[str] = set()
+    kept = []
+    for n in wanted:
+        said = set(_digests.sentences([_text(bank, n)]))
+        if said - told:
+            kept.append(n)
+        told |= said
+    return kept
+
+
+def _text(bank: Bank, n: int | str) -> str:
+    """What a row of ``vectors``, or a global text by name, says."""
+    if isinstance(n, str):
+        return str(getattr(bank.digests, n))
+    return (
+        bank.messages[n].content if n < len(bank.messages) else [*bank.digests.events.values()][n - len(bank.messages)]
+    )
 
 
 def _dated(text: str, day: int) -> str:

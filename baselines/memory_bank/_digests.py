@@ -61,12 +61,15 @@ class Digests:
 # --- dates ---
 
 
-def days_of(messages: Sequence[Message]) -> list[int]:
+def days_of(messages: Sequence[Message], last: int | None = None) -> list[int]:
     """The day of each message; one without a date is of the day of the one before it, and where none has a date, all
     are of day 1.
+
+    Args:
+        last: The last day of what these messages continue.
     """
     known = [None if m.time is None else parsed(m.time).toordinal() for m in messages]
-    day = next((d for d in known if d is not None), 1)
+    day = last or next((d for d in known if d is not None), 1)
     found = []
     for given in known:
         day = day if given is None else given
@@ -149,16 +152,16 @@ def by_extraction(method: Any, texts: Mapping[int, Sequence[str]], before: Diges
     about = method.embedder.encode([ABOUT])[0] if method.config.include_portrait else None
     events, traits = {}, {}
     for day, said in texts.items():
-        sentences = _sentences(said)
-        events[day] = _chosen(method, sentences, None)
+        found = sentences(said)
+        events[day] = _chosen(method, found, None)
         if about is not None:
-            traits[day] = _chosen(method, sentences, about)
+            traits[day] = _chosen(method, found, about)
     kept, known = _merged(before.events, events.items()), _merged(before.traits, traits.items())
     return Digests(
         kept,
         known,
-        _chosen(method, _sentences(kept.values()), None),
-        _chosen(method, _sentences(known.values()), about) if about is not None else "",
+        _chosen(method, sentences(kept.values()), None),
+        _chosen(method, sentences(known.values()), about) if about is not None else "",
     )
 
 
@@ -168,7 +171,7 @@ def _merged(before: Mapping[int, str], new: Iterable[tuple[int, str]]) -> dict[i
     return {day: both[day] for day in sorted(both) if both[day]}
 
 
-def _sentences(texts: Iterable[str]) -> list[str]:
+def sentences(texts: Iterable[str]) -> list[str]:
     """Every sentence once, in order."""
     found = []
     for text in texts:

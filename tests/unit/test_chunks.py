@@ -70,3 +70,10 @@ def test_most_is_the_largest_within_a_limit(end, limit):
     expected = max(n for n in range(end + 1) if n * n <= limit)
     assert most(limit, end, cost) == expected
     assert all(0 < n <= max(1, 2 * expected + 2) for n in asked)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("漢漢漢. a", 4), ("🙂🙂🙂. abc", 6)])
+def test_a_chunk_holds_its_limit_behind_a_character_of_several_tokens(text, limit, backbone):
+    units = chunked([Message(text)], limit, backbone)  # bytes are its tokens
+    assert max(backbone.count(u.message.content) for u in units) <= limit
+    assert "".join(u.message.content for u in units) == text

@@ -50,6 +50,28 @@ def test_of_one_long_message_the_end_is_kept(rule, backbone):
     assert tokens(backbone, cut) == 100
 
 
+@pytest.mark.parametrize("rule", ["head", "tail"])
+def test_no_character_is_cut_in_two(rule, backbone):
+    text = "漢字🙂かな" * 40
+    long = Episode("e", History((Message(text),)), (), "e", "generated")
+    for limit in range(40, 60):
+        cut = fit_to(long, backbone, limit, rule)
+        content = cut.history.messages[0].content
+        assert content in text
+        assert content == (text[: len(content)] if rule == "head" else text[-len(content) :])
+        assert tokens(backbone, cut) <= limit
+
+
+def test_a_limit_that_leaves_no_room_is_refused(backbone):
+    with pytest.raises(HarnessError, match="leaves no room beside the instruction"):
+        fit_to(EPISODE, backbone, 5, "tail")
+
+
+def test_an_instruction_alone_is_no_history_to_be_cut(backbone):
+    alone = Episode("e", History((), "Read. " * 50), (), "e", "generated")
+    assert fit_to(alone, backbone, 20, "tail") is alone
+
+
 def test_refuse_raises_with_the_numbers(backbone):
     with pytest.raises(HarnessError, match=r"'e' has \d+ tokens, more than the 50 allowed"):
         fit_to(EPISODE, backbone, 50, "refuse")

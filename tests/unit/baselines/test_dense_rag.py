@@ -7,8 +7,9 @@ import pytest
 
 from baselines import dense_rag
 from harness.chunks import told_tokens
+from harness.embedding import embedder
 from harness.episodes import History, Message, Query
-from harness.errors import SkippedError
+from harness.errors import HarnessError, SkippedError
 from harness.registry import resolve
 
 TEXTS = (
@@ -102,6 +103,14 @@ def test_without_the_extra_the_row_is_skipped(make, monkeypatch):
     monkeypatch.setattr("harness.embedding.importlib.util.find_spec", lambda name: None)
     with pytest.raises(SkippedError, match="pip install"):
         make(embedder="not_there").write(HISTORY)
+
+
+def test_an_encoder_that_is_not_here_is_told_in_a_sentence():
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(SkippedError, match=r"'BAAI/bge-small-en-v1\.5' is not installed"):
+        embedder("BAAI/bge-small-en-v1.5").encode(["a"])
+    with pytest.raises(HarnessError, match="'numpy' carries no sentence encoder"):
+        embedder("numpy").encode(["a"])
 
 
 @pytest.mark.parametrize("budget", [1, 40, 80, 130])

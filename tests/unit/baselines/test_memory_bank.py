@@ -88,7 +88,7 @@ def test_a_history_without_dates_is_one_day_and_says_so(make):
     assert len(state.digests.events) == 1
     assert method.steer(state, Query("", "kite")).notes["dates"] == "none: one day"
     assert method.steer(method.write(HISTORY), Query("", "kite")).notes["dates"] == "3 days"
-    with pytest.raises(HarnessError, match="cannot continue a dated history with an undated one"):
+    with pytest.raises(HarnessError, match="cannot continue an undated history with a dated one"):
         method.write(HISTORY, state)
 
 
@@ -102,12 +102,12 @@ def test_every_day_has_a_digest_and_a_vector(make, encoder):
     assert state.days.tolist() == [first] * 3 + [second] * 2 + [third] * 2
     for day, text in state.digests.events.items():
         said = " ".join(m.content for m, d in zip(HISTORY.messages, state.days, strict=True) if d == day)
-        parts = _digests._sentences([text])
+        parts = _digests.sentences([text])
         assert len(parts) == 2
         assert [said.find(p) for p in parts] == sorted(said.find(p) for p in parts)
         assert all(p in said for p in parts)
-    assert len(_digests._sentences([state.digests.overview])) == 2
-    assert len(_digests._sentences([state.digests.portrait])) == 2
+    assert len(_digests.sentences([state.digests.overview])) == 2
+    assert len(_digests.sentences([state.digests.portrait])) == 2
     texts = [f"{_digests.day_name(int(d))}: {m.content}" for m, d in zip(HISTORY.messages, state.days, strict=True)]
     texts += [f"{_digests.day_name(d)}: {t}" for d, t in state.digests.events.items()]
     assert np.abs(state.vectors - encoder.encode(texts)).max() < 1e-5
@@ -239,6 +239,18 @@ def test_turns_are_forgotten_at_the_rate_of_the_curve(make, blind):
         assert share == pytest.approx(expected, abs=3.5 * math.sqrt(expected * (1 - expected) / 200))
 
 
+@pytest.mark.parametrize(("curve", "alike"), [("scaled", True), ("official_code", False)])
+def test_what_is_left_does_not_depend_on_how_often_it_was_written_to(curve, alike, make, blind):
+    told = [Message(f"Fact {n}.", time="2023-05-01", id=str(n)) for n in range(100)]
+    later = [Message(f"Day {day}.", time=f"2023-05-0{day}", id=f"day {day}") for day in range(2, 9)]
+    method = make(forgetting=curve)
+    whole = {m.id for m in method.write(History((*told, *later))).messages}
+    state = method.write(History(tuple(told)))
+    for message in later:
+        state = method.write(History((message,)), state)
+    assert ({m.id for m in state.messages} == whole) == alike
+
+
 def test_draws_are_of_a_turn_and_a_seed(make, blind):
     left = [{m.id for m in make(seed=s, forgetting="scaled").write(many(60)).messages} for s in (0, 0, 1)]
     assert left[0] == left[1] != left[2]
@@ -279,8 +291,9 @@ def test_now_cannot_be_before_the_last_turn(make):
 # --- online ---
 
 
-def test_recall_strengthens_what_the_next_write_continues_from_and_nothing_else(make):
-    method = make(online=True)
+def test_recall_strengthens_what_the_next_write_continues_from_and_nothing_else(make, monkeypatch):
+    method = make(online=True, forgetting="scaled", now="2023-05-20", time_unit="session")
+    monkeypatch.setattr("baselines.memory_bank.retention", lambda curve, t, strength: 1.0)
     state = method.write(FIRST)
     query = Query("", "What colour is the car that Ann bought?")
     before = method.steer(state, query)
@@ -289,12 +302,34 @@ def test_recall_strengthens_what_the_next_write_continues_from_and_nothing_else(
     assert state.strength.tolist() == [1] * 5
     later = method.write(LATER, state)
     assert later.strength.tolist() == [3, 1, 1, 1, 1, 1, 1]  # asked twice
-    day = state.sessions[-1] + 1
-    assert later.recalled.tolist()[0] == day
+    assert later.recalled.tolist()[0] == method.now(state)
     assert later.recalled.tolist()[1:] == later.days.tolist()[1:]
-    assert method.write(LATER, state).strength.tolist() == [1] * 7  # taken into account once
+    assert method.write(LATER, state).strength.tolist() == later.strength.tolist()  # a state is a value
     method.steer(later, query)
     assert method.write(History(()), later).strength.tolist()[0] == 4
+
+
+def test_online_without_forgetting_would_do_nothing_and_is_refused(make):
+    with pytest.raises(HarnessError, match="act on forgetting alone"):
+        make(online=True)
+
+
+def test_an_undated_turn_goes_on_with_the_day_that_it_continues(make):
+    one, two = Message("A kite.", time="2023-05-01"), (Message("A boat."), Message("A hat.", time="2023-05-09"))
+    method = make()
+    whole = method.write(History((one, *two)))
+    assert method.write(History(two), method.write(History((one,)))).days.tolist() == whole.days.tolist()
+    assert method.write(History(two[:1]), method.write(History((one,)))).days.tolist() == whole.days.tolist()[:2]
+    with pytest.raises(HarnessError, match="cannot continue an undated history with a dated one"):
+        method.write(History(two), method.write(History((two[0],))))
+
+
+def test_an_extract_that_says_nothing_more_is_not_put_back(make):
+    short = History((Message("Ann's kite is blue.", id="a"), Message("Bob's hat is red.", id="b")))
+    method = make(top_k=3)
+    steering = method.steer(method.write(short), Query("", "What colour is Ann's kite?"))
+    assert len(steering.notes["retrieved"]) == 3
+    assert steering.notes["put_back"] == ["a", "summary of the one day"]  # overview, portrait and b are in the summary
 
 
 def test_without_online_recall_leaves_no_trace(make):
