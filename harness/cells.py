@@ -17,7 +17,7 @@ import pyarrow.parquet  # noqa: F401 - as above
 import torch
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
-from harness import arms, provenance, records, statistics
+from harness import arms, provenance, records, rescoring
 from harness.episodes import Episode, digest
 from harness.errors import RETRIED, HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
@@ -284,7 +284,7 @@ def _record(
         condition=cell.condition,
         arm=cell.arm,
         seed=cell.job.seed,
-        scores=_scores(material.task, samples) if len(samples) else {},
+        scores=rescoring.scores(material.task, samples) if len(samples) else {},
         primary_metric=material.spec.metric or material.task.primary_metric,
         address=plan.address,
         status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
@@ -305,19 +305,6 @@ def _record(
         date=time.time(),
         git_hash=job.code[0],
     )
-
-
-def _scores(task: Task, samples: pd.DataFrame) -> dict[str, records.Score]:
-    """Every metric over all questions, and by category where the task has some."""
-    found = {}
-    for metric in task.metrics:
-        for category in ["", *sorted(c for c in samples["category"].unique() if c)]:
-            e = statistics.score(samples, metric.name, category)
-            name = f"{metric.name}/{category}" if category else metric.name
-            found[name] = records.Score(
-                value=e.value, low=e.low, high=e.high, n=e.n, clusters=e.clusters, rule=metric.rule
-            )
-    return found
 
 
 def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:

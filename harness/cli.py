@@ -145,6 +145,15 @@ def evaluate(
 
 
 @app.command()
+def rescore(name: Name = DEFAULT, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
+    """Score stored answers again by the tasks' rules as they are now, without a model."""
+    from harness import provenance, rescoring
+
+    for path in rescoring.rescore(_load(name, changes), results, provenance.code()[0]):
+        typer.echo(path)
+
+
+@app.command()
 def tables(
     name: Name = DEFAULT,
     changes: Changes = [],  # noqa: B006

@@ -124,6 +124,7 @@ class Record(_Part):
     seed: int
     scores: dict[str, Score] = Field(description="Metric name to score; categories as metric/category.")
     primary_metric: str
+    scored_by: str = Field("", description="Commit by whose rules stored answers were scored again; empty: at once.")
     address: str = Field(
         "", description="sha256 of all that the answers are a function of; another one is another cell."
     )

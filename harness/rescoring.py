@@ -1,0 +1,64 @@
+"""Scores of answers: of those just given, and again of those that are stored, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from harness import records, statistics
+from harness.errors import HarnessError
+from harness.experiment import Experiment
+from harness.reporting.summary import collect, samples
+from harness.tasks import Prompts, task
+from harness.tasks.base import Task
+
+
+def scores(scored: Task, answers: pd.DataFrame) -> dict[str, records.Score]:
+    """Every metric over all questions, and by category where the task has some."""
+    found = {}
+    for metric in scored.metrics:
+        for category in ["", *sorted(c for c in answers["category"].unique() if c)]:
+            e = statistics.score(answers, metric.name, category)
+            name = f"{metric.name}/{category}" if category else metric.name
+            found[name] = records.Score(
+                value=e.value, low=e.low, high=e.high, n=e.n, clusters=e.clusters, rule=metric.rule
+            )
+    return found
+
+
+def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path]:
+    """Score an experiment's stored answers by its tasks' rules as they are now; yields each record rewritten.
+
+    Args:
+        commit: Whose rules these are, for the record.
+
+    Raises:
+        HarnessError: answers are not stored (those to official data are not published), or are to other questions.
+    """
+    prompts = Prompts(Path(experiment.prompts) if experiment.prompts else None)
+    for cell, record in collect(experiment, results).items():
+        if record.status != "ok":
+            continue
+        spec = next(t for t in experiment.tasks if t.name == cell.task)
+        scored = task(spec.task, prompts)
+        episodes = scored.load(experiment.data, "test", spec.settings, spec.episodes).episodes
+        asked = {q.id: q for e in episodes for q in e.questions}
+        answers = samples(results, cell)
+        if "answer" not in answers or not set(answers["question_id"]) <= asked.keys():
+            raise HarnessError(
+                f"{cell.id} has no answers to this experiment's questions; score the run that gave them, on its data"
+            )
+        rows = [
+            scored.score(scored.answer(text), asked[name])
+            for name, text in zip(answers["question_id"], answers["answer"], strict=True)
+        ]
+        for metric in scored.metrics:
+            answers[f"score.{metric.name}"] = [float(row[metric.name]) for row in rows]
+        record.scores, record.scored_by = scores(scored, answers), commit
+        record.primary_metric = spec.metric or scored.primary_metric
+        means = {f"{name},none": score.value for name, score in record.scores.items() if "/" not in name}
+        record.results[cell.task] = {**record.results.get(cell.task, {}), **means}
+        records.save(record, answers, results / cell.path)
+        yield results / cell.path / "record.json"
