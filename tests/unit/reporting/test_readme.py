@@ -55,7 +55,7 @@ def test_only_a_changed_file_is_rewritten(reference, monkeypatch, tmp_path):
 def test_the_tables_in_the_readme_are_current():
     text = readme.README.read_text(encoding="utf-8")
     assert readme.filled(text) == text
-    assert {"embedded", "official"} == {block["name"] for block in readme._BLOCK.finditer(text)}
+    assert {"embedded", "official", "local"} == {block["name"] for block in readme._BLOCK.finditer(text)}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
