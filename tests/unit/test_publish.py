@@ -10,7 +10,7 @@ from harness.experiment import Job, cells
 SMALL = (
     "primary=locomo",
     "rows=[frozen, lora]",
-    "tasks=[{task: locomo, limit: 2, episodes: 2, max_history_tokens: 96, max_new_tokens: 2}]",
+    "tasks=[{task: locomo, limit: 2, episodes: 2, max_history_tokens: 320, max_new_tokens: 2}]",
     "budget.steps=1",
     "run.executor=inline",
 )

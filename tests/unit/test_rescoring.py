@@ -15,7 +15,7 @@ SPEC = {
     "rows": ["frozen"],
     "tasks": [
         {"task": "write_clear_read", "episodes": 3, "max_new_tokens": 2},
-        {"task": "locomo", "limit": 6, "max_history_tokens": 200, "max_new_tokens": 2},
+        {"task": "locomo", "limit": 6, "max_history_tokens": 320, "max_new_tokens": 2},
     ],
     "data": {"source": "generated"},
     "run": {"executor": "inline", "device": "cpu", "workers": 1},
