@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from harness import backbones
 from harness.episodes import Message
@@ -133,3 +134,14 @@ def test_the_record_says_what_the_backbone_is(tiny):
     assert facts["spec"] == {"random": "tiny-llama"}
     assert facts["parameters"] == sum(p.numel() for p in tiny().model.parameters())
     assert not backbones.Backbone(BackboneSpec(hub="a/b"), tiny().model, tiny().tokenizer, "").describe()["pinned"]
+
+
+def test_a_checkpoints_own_way_of_decoding_is_dropped_but_for_its_ends(tmp_path):
+    backbone = backbones.open_backbone(BackboneSpec(random="tiny-llama"), RunSpec(device="cpu"))
+    backbone.model.generation_config = GenerationConfig(eos_token_id=[7, 9], repetition_penalty=2.0, num_beams=3)
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    found = backbones.open_backbone(BackboneSpec(folder=str(tmp_path)), RunSpec(device="cpu"))
+    assert found.model.generation_config.repetition_penalty is None
+    assert found.model.generation_config.num_beams is None
+    assert {7, 9} <= set(found.eos_token_ids)

@@ -307,3 +307,13 @@ def test_a_task_asked_twice_goes_by_its_names(tmp_path):
     assert (second.task, second.provenance.data["task"]) == ("three_facts", "write_clear_read")
     assert list(second.results) == ["three_facts"]
     assert jobs.run(request("evaluate", tmp_path, "frozen", tasks=[plain, more]))["answered"] == 0
+
+
+def test_histories_that_an_earlier_process_has_written_are_not_charged_again(tmp_path):
+    (task,) = SPEC["tasks"]
+    evaluate(tmp_path, "bm25_rag", tasks=[{**task, "conditions": {"own_text": ["own"]}}])
+    evaluate(tmp_path, "bm25_rag", tasks=[{**task, "conditions": {"own_text": ["own", "donor"]}}])
+    own, donor = (records.load(next(tmp_path.rglob(f"own_text/{arm}/record.json"))).costs for arm in ("own", "donor"))
+    assert own.tokens_written > 0 == donor.tokens_written
+    assert own.write_seconds > 0 == donor.write_seconds
+    assert donor.state_bytes == own.state_bytes
