@@ -119,7 +119,7 @@ class Plan:
                 "spec": self.material.spec.model_dump(mode="json", exclude={"conditions"}),
                 "data": self.material.data.hash,
                 "data_seed": self.job.experiment.data.seed,
-                "prompts": self.material.task.prompts.hash,
+                "prompts": self.material.task.prompts.digest_of(self.material.task.name),
                 "cell": [self.cell.condition, self.cell.arm, self.draws],
                 "run": [run.dtype, run.attention, run.batch_size],
             }

@@ -61,8 +61,11 @@ class Question:
     text: str
     answers: tuple[str, ...]
     category: str = ""
+    """Empty, a name, or names from wide to narrow (``AR/eventqa_full``): a question counts in each of them."""
     evidence: tuple[str, ...] = ()
     """Ids of the messages that hold the answer, where the data has them."""
+    max_new_tokens: int | None = None
+    """The benchmark's own cap of this answer, where its questions differ in that; None is the task's."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Episode:
     source: Source
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Facts for the record, e.g. ``{"lost_share": 0.42}`` after truncation."""
+    continues: str | None = None
+    """Id of an episode whose history begins this one: a memory is written on from there, not anew."""
 
     def with_questions(self, questions: Iterable[Question]) -> Episode:
         return replace(self, questions=tuple(questions))
@@ -100,5 +105,23 @@ def digest(value: Any) -> str:
 
 
 def episodes_digest(episodes: Iterable[Episode]) -> str:
-    """sha256 over episodes in order, as it enters a fit's address and a record."""
-    return digest([asdict(e) for e in episodes])
+    """sha256 over episodes in order, as it enters a fit's address and a record.
+
+    What later versions have added counts only where it is used, so that older addresses stay.
+    """
+    return digest([_told(asdict(e)) for e in episodes])
+
+
+def _told(episode: dict[str, Any]) -> dict[str, Any]:
+    if episode["continues"] is None:
+        del episode["continues"]
+    for question in episode["questions"]:
+        if question["max_new_tokens"] is None:
+            del question["max_new_tokens"]
+    return episode
+
+
+def widening(category: str) -> list[str]:
+    """The categories that a question of ``category`` counts in: ``AR/eventqa`` in itself and in ``AR``."""
+    names = category.split("/") if category else []
+    return ["/".join(names[:n]) for n in range(1, len(names) + 1)]

@@ -88,8 +88,24 @@ class TaskSpec(_Model):
     limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
     episodes: int | None = Field(None, ge=1, description="Histories used at most; None uses all.")
     max_history_tokens: int | None = Field(None, ge=8, description="Longer histories are cut; None cuts at the window.")
-    truncate: Literal["head", "tail", "refuse"] | None = Field(
-        None, description="Which end of a long history is kept, or that it is refused; None takes the task's own rule."
+    truncate: Literal["head", "tail", "head_and_tail", "refuse"] | None = Field(
+        None, description="What is kept of a long history, or that it is refused; None takes the task's own rule."
+    )
+    visible_tokens: int | None = Field(
+        None,
+        ge=8,
+        exclude_if=lambda tokens: tokens is None,
+        description="History tokens in sight under `windowed`: the last ones; all of it is in memory.",
+    )
+    removed_prompt: Literal["closed_book", "empty_context"] = Field(
+        "closed_book",
+        exclude_if=lambda name: name == "closed_book",
+        description="How `removed` asks: as one who has read, or in the prompt of `replayed` with an empty context.",
+    )
+    overlay: str | None = Field(
+        None,
+        exclude_if=lambda file: file is None,
+        description="File of questions whose gold answers are known to be wrong; scores print with and without them.",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="Cap of an answer, in tokens; None takes the task's own."

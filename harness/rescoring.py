@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness import records, statistics
+from harness.episodes import widening
 from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.reporting.summary import collect, samples
@@ -19,7 +20,7 @@ def scores(scored: Task, answers: pd.DataFrame) -> dict[str, records.Score]:
     """Every metric over all questions, and by category where the task has some."""
     found = {}
     for metric in scored.metrics:
-        for category in ["", *sorted(c for c in answers["category"].unique() if c)]:
+        for category in ["", *sorted({wide for c in answers["category"].unique() for wide in widening(c)})]:
             e = statistics.score(answers, metric.name, category)
             name = f"{metric.name}/{category}" if category else metric.name
             found[name] = records.Score(

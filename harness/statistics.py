@@ -187,6 +187,11 @@ def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
     return questions.agg(score=(column, "mean"), root=("root", "first"), category=("category", "first"))
 
 
+def within(categories: pd.Series, wide: str) -> pd.Series:
+    """Which questions count in a category: those of its own name, and of the narrower ones (``AR/...`` in ``AR``)."""
+    return (categories == wide) | categories.str.startswith(f"{wide}/")
+
+
 def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
     """The score of one cell, or of one category of its questions: what its record and every table say.
 
@@ -195,7 +200,7 @@ def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
     """
     scores = by_question(samples, metric)
     if category:
-        scores = scores[scores["category"] == category]
+        scores = scores[within(scores["category"], category)]
     return mean(scores["score"], scores["root"])
 
 

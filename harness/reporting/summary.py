@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from harness import records, statistics
+from harness.episodes import widening
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job
 from harness.records import Record
@@ -143,8 +144,8 @@ class Summary:
         found: set[str] = set()
         for place, cells in self._cells.items():
             if place.task == task:
-                found |= set(self._read(cells[0])["category"])
-        return sorted(found - {""})
+                found |= {wide for category in set(self._read(cells[0])["category"]) for wide in widening(category)}
+        return sorted(found)
 
     def estimate(self, place: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean score (0 to 1) of a place with its interval; None where it did not run or asks no such question."""
@@ -203,7 +204,7 @@ class Summary:
 
 
 def _of_category(questions: pd.DataFrame, category: str) -> pd.DataFrame:
-    return questions[questions["category"] == category] if category else questions
+    return questions[statistics.within(questions["category"], category)] if category else questions
 
 
 def spread(numbers: Iterable[int]) -> str:

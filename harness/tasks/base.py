@@ -57,6 +57,10 @@ class Prompts:
             _check_wording(self._wording, _read_wording(WORDING), self.file)
         self.hash = digest(self._wording)
 
+    def digest_of(self, task: str) -> str:
+        """Of one task's wording: that of another does not make its answers others."""
+        return digest(self._wording.get(task, {}))
+
     def render(self, task: str, key: str, **values: str) -> str:
         """The text ``task.key`` with its placeholders filled in.
 

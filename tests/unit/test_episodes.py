@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from harness.episodes import History, Message, digest, episodes_digest, spoken
+from harness.episodes import History, Message, digest, episodes_digest, spoken, widening
 
 HISTORY = History((Message("a", time="May 7", id="1"), Message("b", role="assistant")), "Read.")
 
@@ -49,3 +49,20 @@ def test_questions_can_be_exchanged(episodes):
     fewer = episodes[0].with_questions(q for q in episodes[0].questions[:1])
     assert fewer.questions == episodes[0].questions[:1]
     assert fewer.history == episodes[0].history
+
+
+def test_a_digest_is_not_moved_by_what_is_not_used(episodes):
+    """Published fits are found by the digest of their episodes."""
+    first = episodes[0]
+    capped = first.with_questions(replace(q, max_new_tokens=3) for q in first.questions)
+    plain = asdict(first)
+    del plain["continues"]
+    for question in plain["questions"]:
+        del question["max_new_tokens"]
+    assert episodes_digest([first]) == digest([plain])
+    assert episodes_digest([capped]) != episodes_digest([first]) != episodes_digest([replace(first, continues="x")])
+
+
+def test_a_narrow_category_counts_in_the_wide_one():
+    assert widening("AR/eventqa") == ["AR", "AR/eventqa"]
+    assert widening("temporal") == ["temporal"] and widening("") == []

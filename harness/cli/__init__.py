@@ -1,0 +1,9 @@
+"""The command line: ``harness COMMAND``. Thin; nothing imports it, and it imports no torch.
+
+A file a group of commands, each of which joins the one app when it is imported.
+"""
+
+from harness.cli import adapters, experiments, lists, reports
+from harness.cli._common import PLUGINS, app
+
+__all__ = ["PLUGINS", "adapters", "app", "experiments", "lists", "reports"]
