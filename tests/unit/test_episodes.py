@@ -65,4 +65,5 @@ def test_a_digest_is_not_moved_by_what_is_not_used(episodes):
 
 def test_a_narrow_category_counts_in_the_wide_one():
     assert widening("AR/eventqa") == ["AR", "AR/eventqa"]
-    assert widening("temporal") == ["temporal"] and widening("") == []
+    assert widening("temporal") == ["temporal"]
+    assert widening("") == []
