@@ -3,7 +3,8 @@
 Sources: LoCoMo, ``task_eval/evaluation.py`` (Maharana et al., 2024); HotpotQA, ``hotpot_evaluate_v1.py``
 (Yang et al., 2018); the release of δ-mem (normalisation of HotpotQA answers). The release scores LoCoMo by LoCoMo's
 own rule, so one function serves both. It differs in two ways that this harness does not copy: it loses stemming where
-nltk is not installed, and it decomposes accents first, which changes nothing unless one side came decomposed.
+nltk is not installed, and it decomposes accents first, which hardly ever matters unless one side came decomposed.
+``docs/scoring.md`` says every rule in words.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
+
+import regex
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = frozenset({"yes", "no", "noanswer"})
@@ -77,9 +80,14 @@ def locomo_f1(answer: str, gold: str, category: str) -> float:
 
 @lru_cache(maxsize=65536)
 def _stems(text: str) -> tuple[str, ...]:
-    plain = text.replace(",", "").lower().translate(_PUNCTUATION)
-    words = re.sub(r"\b(a|an|the|and)\b", " ", plain).split()
-    return tuple(_stemmer().stem(word) for word in words)
+    # LoCoMo finds the ends of words with `regex`, to which an accent that follows its letter is part of the word.
+    words = regex.sub(r"\b(a|an|the|and)\b", " ", text.lower().translate(_PUNCTUATION)).split()
+    return tuple(map(_stem, words))
+
+
+@lru_cache(maxsize=1 << 18)
+def _stem(word: str) -> str:
+    return _stemmer().stem(word)
 
 
 @cache

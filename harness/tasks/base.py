@@ -188,6 +188,53 @@ class Task(ABC):
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """A value from 0 to 1 for each of ``metrics``, of an answer that ``answer`` made ready."""
 
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """The question that a line of ``harness score`` answers, as far as :meth:`score` looks at it.
+
+        A task whose score needs more than gold answers and a category takes it from the row here, or raises.
+
+        Raises:
+            HarnessError: a field is missing or wrong; whoever reads the lines puts file and line before it.
+        """
+        return Question("", "", golds(row), text_of(row, "category", default=""))
+
+    def titles(self, episode: Episode) -> tuple[str, ...]:
+        """Names of the documents in a history, by which it may be met elsewhere; none where they have no titles."""
+        return ()
+
+
+def golds(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every accepted answer of a line of ``harness score``: its ``gold``, a string, a number or a list of them.
+
+    Raises:
+        HarnessError: the field is missing, empty, or holds something else.
+    """
+    if "gold" not in row:
+        raise HarnessError("the field 'gold' is missing; give the accepted answer, or a list of them")
+    accepted = row["gold"] if isinstance(row["gold"], list) else [row["gold"]]
+    if not accepted:
+        raise HarnessError("the field 'gold' is an empty list; give at least one accepted answer, or take the line out")
+    for gold in accepted:
+        if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+            kind = type(gold).__name__
+            raise HarnessError(f"the field 'gold' holds {kind}; give a string, a number or a list of these")
+    return tuple(map(str, accepted))
+
+
+def text_of(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A field of a line of ``harness score`` that must be a string.
+
+    Raises:
+        HarnessError: it is missing and there is no ``default``, or it is something else.
+    """
+    value = row.get(key, default)
+    if isinstance(value, str):
+        return value
+    if key not in row:
+        raise HarnessError(f"the field '{key}' is missing; add it to the line")
+    raise HarnessError(f"the field '{key}' is {type(value).__name__}, not str; put it in quotes")
+
 
 def select(data: TaskData, spec: TaskSpec, seed: int) -> tuple[Episode, ...]:
     """The histories and questions that an experiment uses, in the order of the data.

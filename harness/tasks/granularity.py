@@ -10,7 +10,7 @@ dose.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from harness.data.names import NAMES
 from harness.episodes import Episode, History, Message, Question, episodes_digest
+from harness.errors import HarnessError
 from harness.experiment import DataSpec
 from harness.tasks.base import Metric, Split, TaskData
 from harness.tasks.recall import KEYS, VALUES, Recall
@@ -113,6 +114,17 @@ class Granularity(WriteClearRead):
         old = q.old if isinstance(q, Asked) else ()
         word = first_word(answer)
         return {"acc": float(word in map(first_word, q.answers)), "old": float(word in map(first_word, old))}
+
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """As every task's; ``old`` lists the values that no longer hold."""
+        old = row.get("old")
+        if not isinstance(old, list) or not all(isinstance(value, str) for value in old):
+            raise HarnessError(
+                "the field 'old' is no list of strings; list the values that no longer hold, or none: []"
+            )
+        q = super().question_of(row)
+        return Asked(q.id, q.text, q.answers, q.category, old=tuple(old))
 
 
 class GranularityOfPairs(Granularity):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.data import hotpotqa
 from harness.data.files import TaskData
-from harness.episodes import Question
+from harness.episodes import Episode, Question
 from harness.experiment import DataSpec
 from harness.scoring import exact, f1, hotpotqa_f1, normalize_release
 from harness.tasks.base import Metric, Split, Task, TaskSettings
@@ -31,3 +31,7 @@ class HotpotQA(Task):
             "em_release": max(exact(answer, gold, normalize_release) for gold in q.answers),
             "f1_release": max(f1(answer, gold, normalize_release) for gold in q.answers),
         }
+
+    def titles(self, episode: Episode) -> tuple[str, ...]:
+        """Each paragraph's."""
+        return tuple(str(m.id) for m in episode.history.messages)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from harness.data import locomo
 from harness.data.files import TaskData
 from harness.episodes import Question
+from harness.errors import HarnessError
 from harness.experiment import DataSpec
 from harness.scoring import locomo_f1
 from harness.tasks.base import Metric, Split, Task, TaskSettings
@@ -37,3 +40,14 @@ class LoCoMo(Task):
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``f1`` by the rule of the question's category."""
         return {"f1": max(locomo_f1(answer, gold, q.category) for gold in q.answers)}
+
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """As every task's; the category, whose rule scores, must be there: its name, or LoCoMo's number of it."""
+        category = row.get("category")
+        name = locomo.CATEGORIES.get(category) if isinstance(category, int) else category
+        if isinstance(category, bool) or name not in locomo.CATEGORIES.values():
+            known = ", ".join(f"{number} ({name})" for number, name in locomo.CATEGORIES.items())
+            found = f"is {category!r:.40}" if "category" in row else "is missing"
+            raise HarnessError(f"the field 'category' {found}; give the number or the name of one of: {known}")
+        return super().question_of({**row, "category": name})

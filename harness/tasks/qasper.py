@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.data import qasper
 from harness.data.files import TaskData
-from harness.episodes import Question
+from harness.episodes import Episode, Question
 from harness.experiment import DataSpec
 from harness.scoring import f1
 from harness.tasks.base import Metric, Split, Task, TaskSettings
@@ -27,3 +27,8 @@ class QASPER(Task):
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``f1`` of the best annotator's answer."""
         return {"f1": max(f1(answer, gold) for gold in q.answers)}
+
+    def titles(self, episode: Episode) -> tuple[str, ...]:
+        """The paper's, where its text is there and not only the evidence."""
+        opening = episode.history.messages[0].content if episode.source != "rebuilt" else ""
+        return (opening.split("\n", 1)[0],) if opening else ()
