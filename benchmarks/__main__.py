@@ -13,6 +13,7 @@ from benchmarks import jobs as job_seconds
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
 from benchmarks import retrieval as retrievals
+from benchmarks import scoring as scores
 from benchmarks import twenty_questions as asking
 from benchmarks._measured import Measured, as_json, show
 from harness.errors import HarnessError
@@ -94,6 +95,15 @@ def retrieval(
 ) -> None:
     """What retrieval costs: an index of many units, and a question to it."""
     _print(retrievals.measure(units, words, questions), f"Retrieval from {units:,} units of {words} words", json)
+
+
+@app.command()
+def scoring(
+    answers: Annotated[int, typer.Option(help="Answers scored.", min=1)] = 100_000,
+    json: Json = False,
+) -> None:
+    """What `harness score` takes for many answers, start included."""
+    _print(scores.measure(answers), f"Scoring {answers:,} answers", json)
 
 
 @app.command()
