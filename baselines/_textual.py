@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from harness import chunks
 from harness.chunks import Texts, Unit
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
-from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+from harness.method import UNIT_TOKENS, Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,10 @@ class RetrievalSettings(MethodConfig):
         exclude_if=lambda value: value == "document",
         description="document: as they were said; rank: best first, as MemoryAgentBench lists them.",
     )
+
+    def text_load(self, tokens: int) -> float:
+        unit = self.chunk_tokens if self.unit == "chunk" else UNIT_TOKENS
+        return min(super().text_load(tokens), (self.top_k or math.inf) * unit)
 
 
 class Retrieval(MemoryMethod):

@@ -9,7 +9,15 @@ from baselines._textual import Texts
 from harness import chunks
 from harness.episodes import History, Query
 from harness.errors import UnsupportedError
-from harness.method import Capabilities, MemoryMethod, MemoryState, Steering
+from harness.method import UNIT_TOKENS, Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
+
+
+class Settings(MethodConfig):
+    """Nothing to set."""
+
+    def text_load(self, tokens: int) -> float:
+        """Two messages, as a rule."""
+        return min(tokens, 2 * UNIT_TOKENS)
 
 
 class Known(Texts):
@@ -21,6 +29,7 @@ class Oracle(MemoryMethod):
 
     name = "oracle"
     summary = "the messages that hold the answer, as the data name them, in the prompt: the upper bound"
+    Config = Settings
     capabilities = Capabilities(family="reference", arms={"own_text": ("own",)}, gold=True)
 
     def write(self, history: History, state: MemoryState | None = None) -> Known | None:

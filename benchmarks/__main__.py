@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
 from benchmarks import recall as recalls
@@ -115,6 +116,12 @@ def granularity(
 ) -> None:
     """Recall and the change of the state against doses of noise, repetition and overwriting."""
     _print(doses.measure(name, results, out), f"Disturbed histories: {name}", json)
+
+
+@app.command()
+def difficulty(name: Name = "difficulty", json: Json = False) -> None:
+    """What programs reach on an experiment's generated tasks: one that reads well, careless ones, and a guesser."""
+    _print(difficulties.measure(name), f"Readers without a model: {name}", json)
 
 
 def _print(found: Sequence[Measured], title: str, json: bool) -> None:

@@ -30,6 +30,8 @@ Condition = Literal["replayed", "windowed", "removed", "own_text"]
 Arm = Literal["own", "donor", "mean", "shuffled", "zero"]
 Unit = Literal["message", "sentence"]
 """What a segment of a conversation is, for memories that write segments."""
+UNIT_TOKENS = 100
+"""Tokens of a message, about, where a plan has to guess what a few of them hold: a paragraph, or two or three turns."""
 STATEMENT_TOKENS = 8
 """Tokens of a short sentence, about, where a plan has to guess how many facts a history tells."""
 Family = Literal["reference", "textual", "parametric", "outside_channel", "online_state"]
@@ -53,6 +55,10 @@ class MethodConfig(BaseModel):
         A token that is trained on counts twice, as in a fit. Nothing where a write asks nothing of the backbone.
         """
         return 0.0
+
+    def text_load(self, tokens: int) -> float:
+        """Tokens of text that are put back for a question about a history of ``tokens``, for the plan; roughly."""
+        return min(tokens, getattr(self, "budget_tokens", None) or tokens)
 
 
 @dataclass(frozen=True)

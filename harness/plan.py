@@ -1,9 +1,16 @@
 """What an experiment will cost before it runs: tokens, seconds, GPU-hours and disk of each job.
 
-The model is a rough one, meant to be right within a factor of two or so. A token costs twice the backbone's
-parameters in operations; a decoding step reads the weights once for a whole batch, and an answer is half as long
-as its cap; a training step costs two forward passes, for the weights are frozen. Speeds are what one CPU thread
-(SmolLM2-135M, fp32) and one H100-class GPU (bf16) may be expected to do.
+The model is a rough one, meant to be right within a factor of two or so. Three things take time:
+
+- **Operations.** A token costs twice the backbone's parameters, and what it attends to: four operations a width, a
+  layer and a token looked back at. A history in sight is read once for all its questions, text put back once a
+  question. A training step costs two forward passes, for the weights are frozen.
+- **Bytes.** A decoding step reads the weights once for a whole batch, and each row's keys and values, which a growing
+  cache also copies; an answer is half as long as its cap.
+- **Calls.** A forward pass takes a least time a layer, however little it computes.
+
+Speeds are what one CPU thread (SmolLM2-135M, fp32) and one H100-class GPU (bf16) may be expected to do. Widths follow
+from the number of parameters, as in the shapes of :mod:`harness.shapes`.
 """
 
 from __future__ import annotations
@@ -14,22 +21,31 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.episodes import digest
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Cell, Experiment, Job, TaskSpec, cells, jobs, row_of
+from harness.method import MethodConfig
 from harness.registry import ROOMS, resolve, source_file
 from harness.tasks import Prompts, select, task
 
 OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
 """Operations a second in prefill, a CPU thread and a GPU."""
-BYTES = {"cpu": 6.5e9, "cuda": 1e12}
-"""Bytes of weights read a second in decoding."""
+BYTES = {"cpu": 6.5e9, "cuda": 2e12}
+"""Bytes of weights, keys and values read a second in decoding."""
+LEAST = {"cpu": 0.0, "cuda": 8e-4}
+"""Seconds a layer and forward pass at least: launches of kernels by a program in Python."""
+CACHE_COPIES = 3
+"""A cache that grows by a token is read, written anew, and read by attention."""
+ASPECT = 80
+"""Width over layers of a backbone: 19 to 114 in the shapes that are kept, where small ones are deep."""
 CHARACTERS_A_TOKEN = 4
 QUESTION_TOKENS = 48
+SHOWN = ("replayed", "windowed")
+"""Conditions under which the history stands in the prompt."""
 TRAINED_PARAMETERS = 1e5
 """About what a recipe under harness/recipes has."""
 TRAINED_SHARE = 0.01
@@ -113,39 +129,100 @@ def _fit(experiment: Experiment, job: Job) -> Estimate:
     step = budget.batch_size * budget.accumulation
     steps = budget.steps or math.ceil(budget.epochs * (training.episodes - training.dev) * asked / step)
     steps *= max(1, len(training.learning_rates))  # each rate is a fit
-    tokens = steps * step * (min(history, budget.max_write_tokens) + min(QUESTION_TOKENS, budget.max_read_tokens))
+    told, questions = min(history, budget.max_write_tokens), min(QUESTION_TOKENS, budget.max_read_tokens)
     count = parameters(experiment.backbones[job.backbone])
-    seconds = 2 * tokens * 2 * count / _speed(experiment, OPERATIONS)
+    tokens = steps * step * (told + questions)
+    reading = _operations(count, tokens, steps * step * told**2 / 2) / _speed(experiment, OPERATIONS)
+    calls = steps * budget.accumulation * 2 * _layers(count) * LEAST[_device(experiment)]  # a write and a read
+    seconds = 2 * (reading + calls)
     disk = int(count * TRAINED_SHARE * 14)  # bf16 once, and a checkpoint of parameters and moments in fp32
     return Estimate(job, "fit", 0, tokens, seconds, _gpu_hours(experiment, seconds), disk)
 
 
 def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator[Estimate]:
-    """One estimate a cell; a history is written in the first of its task's cells that reads from a state."""
+    """One estimate a cell; a history is written in the first of its task's cells that reads from a state.
+
+    Shuffled, it is another history.
+    """
     count = parameters(experiment.backbones[job.backbone])
-    width = 4 if experiment.run.dtype == "float32" else 2
     row = row_of(experiment, job)
-    config, unwritten = resolve(row.method, row.with_)[1], set(sizes)
+    config = resolve(row.method, row.with_)[1]
+    unwritten, untraced = set(sizes), set(sizes)
     for cell in cells(experiment, job):
         spec, asked = next(t for t in experiment.tasks if t.name == cell.task), sizes[cell.task]
         draws = experiment.donors if cell.arm == "donor" else 1
-        tokens = draws * _prompt_tokens(cell, asked)
-        if cell.condition in ("removed", "own_text") and cell.task in unwritten:
-            unwritten.remove(cell.task)
-            tokens += round(asked.histories * config.write_load(asked.tokens, _device(experiment)))
-        batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
-        steps = draws * batches * (spec.max_new_tokens or task(spec.task).max_new_tokens) // 2
-        reading = tokens * 2 * count / _speed(experiment, OPERATIONS)
-        seconds = reading + steps * count * width / _speed(experiment, BYTES)
+        load = _asking(cell, asked, config) * draws
+        if cell.condition not in SHOWN and (cell.task in unwritten or cell.arm == "shuffled"):
+            unwritten.discard(cell.task)
+            load += _writing(asked, config.write_load(asked.tokens, _device(experiment)))
+        cap = spec.max_new_tokens or task(spec.task).max_new_tokens
+        seconds = draws * _decoding(experiment, count, asked, _context(cell, asked, config), cap // 2)
+        if cell.condition in SHOWN and cell.arm in ("donor", "mean") and cell.task in untraced:
+            untraced.remove(cell.task)  # every history is read and answered once more, to keep what was read of it
+            once = replace(asked, questions=asked.histories)
+            load += _asking(cell, once, config)
+            seconds += _decoding(experiment, count, once, asked.tokens, cap // 2)
+        seconds += _operations(count, load.tokens, load.pairs) / _speed(experiment, OPERATIONS)
         disk = SAMPLE_BYTES * draws * asked.questions
         name = f"{cell.task}/{cell.condition}/{cell.arm}"
-        yield Estimate(job, name, 1, tokens, seconds, _gpu_hours(experiment, seconds), disk)
+        yield Estimate(job, name, 1, round(load.tokens), seconds, _gpu_hours(experiment, seconds), disk)
 
 
-def _prompt_tokens(cell: Cell, asked: Size) -> int:
+@dataclass(frozen=True)
+class Load:
+    """What is fed: tokens, and pairs of a token with one that it looks back at."""
+
+    tokens: float
+    pairs: float
+
+    def __add__(self, other: Load) -> Load:
+        return Load(self.tokens + other.tokens, self.pairs + other.pairs)
+
+    def __mul__(self, times: int) -> Load:
+        return Load(self.tokens * times, self.pairs * times)
+
+
+def _context(cell: Cell, asked: Size, config: MethodConfig) -> float:
+    """Tokens that stand before a question."""
+    if cell.condition == "own_text":
+        return config.text_load(asked.tokens)
+    return asked.tokens if cell.condition in SHOWN else 0
+
+
+def _asking(cell: Cell, asked: Size, config: MethodConfig) -> Load:
     """A history that stands in the prompt is read once for all its questions; text put back, once a question."""
-    history = {"replayed": asked.histories, "windowed": asked.histories, "own_text": asked.questions}
-    return history.get(cell.condition, 0) * asked.tokens + asked.questions * QUESTION_TOKENS
+    context = _context(cell, asked, config)
+    times = asked.questions if cell.condition == "own_text" else asked.histories
+    questions = asked.questions * QUESTION_TOKENS
+    return Load(times * context + questions, times * context**2 / 2 + questions * context)
+
+
+def _writing(asked: Size, fed: float) -> Load:
+    """``fed`` tokens a history are written, or trained on; no more of them than it has look back at all of it."""
+    return Load(asked.histories * fed, asked.histories * min(fed, asked.tokens) * asked.tokens / 2)
+
+
+def _decoding(experiment: Experiment, count: float, asked: Size, context: float, steps: int) -> float:
+    """Seconds of ``steps`` tokens of every answer, the questions of one history in batches."""
+    width = 4 if experiment.run.dtype == "float32" else 2
+    batches = asked.histories * math.ceil(asked.questions / asked.histories / experiment.run.batch_size)
+    cache = CACHE_COPIES * asked.questions * (context + QUESTION_TOKENS) * 2 * _layers(count) * _width(count) / 3
+    read = steps * width * (batches * count + cache) / _speed(experiment, BYTES)
+    return read + steps * batches * _layers(count) * LEAST[_device(experiment)]
+
+
+def _operations(count: float, tokens: float, pairs: float) -> float:
+    """Of a forward pass over ``tokens``, which look back at ``pairs``."""
+    return 2 * count * tokens + 4 * _layers(count) * _width(count) * pairs
+
+
+def _width(count: float) -> float:
+    """Of a layer of a backbone of ``count`` parameters, twelve times its square a layer; a third for keys or values."""
+    return (count * ASPECT / 12) ** (1 / 3)
+
+
+def _layers(count: float) -> float:
+    return _width(count) / ASPECT
 
 
 def _device(experiment: Experiment) -> str:

@@ -83,6 +83,11 @@ def folder() -> Path | None:
     return Path(named)
 
 
+def generates(data: DataSpec) -> bool:
+    """Whether ``data`` asks for generated rows."""
+    return data.source == "generated" or (data.source == "auto" and folder() is None)
+
+
 def fetch(
     data: DataSpec, files: tuple[DataFile, ...], generate: Callable[[int], Any], hub: HubRows | None = None
 ) -> Raw:
@@ -101,7 +106,7 @@ def fetch(
             if path.is_file():
                 return Raw(read(path), file.source, file.name, _sha256(path), file.note)
         raise HarnessError(f"{root} holds no {files[0].name}; put it there or choose `data: {{source: generated}}`")
-    if data.source != "official":
+    if generates(data):
         rows = generate(data.seed)
         return Raw(rows, "generated", f"generated, seed {data.seed}", digest(rows))
     if hub is None:

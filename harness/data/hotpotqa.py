@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from harness.data import generated
 from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of, strings
+from harness.data.generated import hotpotqa as generated
+from harness.data.settings import only_generated
 from harness.episodes import Episode, History, Message, Question
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
@@ -25,13 +26,14 @@ GENERATED = 60
 """Questions generated where the experiment names no number."""
 
 
-def load(data: DataSpec, count: int | None = None) -> TaskData:
+def load(data: DataSpec, count: int | None = None, knobs: generated.Chains | None = None) -> TaskData:
     """Every question of the official file or of the hub, or ``count`` generated ones.
 
     Raises:
         HarnessError: the data cannot be had, or a row is not of the schema.
     """
-    rows = functools.partial(generated.hotpotqa, count or GENERATED)
+    only_generated(knobs, "hotpotqa", data)
+    rows = functools.partial(generated.rows, count or GENERATED, knobs=knobs)
     return read(fetch(data, FILES, rows, HUB))
 
 

@@ -6,8 +6,9 @@ import functools
 import re
 from typing import Any
 
-from harness.data import generated
 from harness.data.files import DataFile, Raw, TaskData, fetch, field, loaded, rows_of
+from harness.data.generated import locomo as generated
+from harness.data.settings import only_generated
 from harness.episodes import Episode, History, Message, Question
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
@@ -21,13 +22,14 @@ GENERATED = 4
 """Conversations generated where the experiment names no number."""
 
 
-def load(data: DataSpec, count: int | None = None) -> TaskData:
+def load(data: DataSpec, count: int | None = None, knobs: generated.Conversations | None = None) -> TaskData:
     """Every conversation of the official file, or ``count`` generated ones.
 
     Raises:
         HarnessError: the file is missing, or a row is not of the schema.
     """
-    rows = functools.partial(generated.locomo, count or GENERATED)
+    only_generated(knobs, "locomo", data)
+    rows = functools.partial(generated.rows, count or GENERATED, knobs=knobs)
     return read(fetch(data, FILES, rows))
 
 

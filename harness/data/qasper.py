@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from harness.data import generated
 from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of, strings
+from harness.data.generated import qasper as generated
+from harness.data.settings import only_generated
 from harness.episodes import Episode, History, Message, Question, Source
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
@@ -32,7 +33,7 @@ GENERATED = 200
 """Questions generated where the experiment names no number."""
 
 
-def load(data: DataSpec, count: int | None = None) -> TaskData:
+def load(data: DataSpec, count: int | None = None, knobs: generated.Papers | None = None) -> TaskData:
     """The ``count`` shortest training questions (all, where None), or as many generated ones.
 
     Fewer than ``count``, where there are no more, is said in the note.
@@ -40,7 +41,8 @@ def load(data: DataSpec, count: int | None = None) -> TaskData:
     Raises:
         HarnessError: the data cannot be had, or a row is not of the schema.
     """
-    rows = functools.partial(generated.qasper, count or GENERATED)
+    only_generated(knobs, "qasper", data)
+    rows = functools.partial(generated.rows, count or GENERATED, knobs=knobs)
     return read(fetch(data, FILES, rows, HUB), count)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from harness.data.files import TaskData
+from harness.data.settings import TaskSettings
 from harness.episodes import Episode, Question, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import DataSpec, TaskSpec
@@ -35,12 +36,6 @@ class Metric:
     rule: Literal["official", "release"] = "official"
     """Whether the benchmark's own rule scores, or the one of the paper's released scripts."""
     higher_is_better: bool = True
-
-
-class TaskSettings(BaseModel):
-    """Knobs that an experiment may set on a task."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Prompts:

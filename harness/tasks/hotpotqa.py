@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from harness.data import hotpotqa
 from harness.data.files import TaskData
+from harness.data.generated.hotpotqa import Chains
 from harness.episodes import Episode, Question
 from harness.experiment import DataSpec
 from harness.scoring import exact, f1, hotpotqa_f1, normalize_release
-from harness.tasks.base import Metric, Split, Task, TaskSettings
+from harness.tasks.base import Metric, Split, Task
 
 
 class HotpotQA(Task):
@@ -19,9 +20,10 @@ class HotpotQA(Task):
     metrics = (Metric("em"), Metric("f1"), Metric("em_release", "release"), Metric("f1_release", "release"))
     primary_metric = "f1"
     max_new_tokens = 32
+    Settings = Chains
 
-    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
-        return hotpotqa.load(data, count)
+    def _load(self, data: DataSpec, split: Split, settings: Chains, count: int | None) -> TaskData:
+        return hotpotqa.load(data, count, settings)
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """Exact match and F1 of the best gold answer, by either rule."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from harness.data import locomo
 from harness.data.files import TaskData
+from harness.data.generated.locomo import Conversations
 from harness.episodes import Question
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
 from harness.scoring import locomo_f1
-from harness.tasks.base import Metric, Split, Task, TaskSettings
+from harness.tasks.base import Metric, Split, Task
 
 
 class LoCoMo(Task):
@@ -24,9 +25,10 @@ class LoCoMo(Task):
     metrics = (Metric("f1"),)
     primary_metric = "f1"
     max_new_tokens = 50
+    Settings = Conversations
 
-    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
-        return locomo.load(data, count)
+    def _load(self, data: DataSpec, split: Split, settings: Conversations, count: int | None) -> TaskData:
+        return locomo.load(data, count, settings)
 
     def question(self, q: Question, *, removed: bool = False) -> str:
         """As every task's; a temporal question also says how to date its answer."""

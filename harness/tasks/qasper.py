@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from harness.data import qasper
 from harness.data.files import TaskData
+from harness.data.generated.qasper import Papers
 from harness.episodes import Episode, Question
 from harness.experiment import DataSpec
 from harness.scoring import f1
-from harness.tasks.base import Metric, Split, Task, TaskSettings
+from harness.tasks.base import Metric, Split, Task
 
 
 class QASPER(Task):
@@ -20,9 +21,10 @@ class QASPER(Task):
     primary_metric = "f1"
     max_new_tokens = 64
     splits = ("train",)
+    Settings = Papers
 
-    def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
-        return qasper.load(data, count)
+    def _load(self, data: DataSpec, split: Split, settings: Papers, count: int | None) -> TaskData:
+        return qasper.load(data, count, settings)
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``f1`` of the best annotator's answer."""

@@ -1,5 +1,8 @@
 """The plan: counts are exact where they can be, costs grow with what they depend on."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from harness import config
@@ -106,3 +109,85 @@ def test_a_write_that_is_skipped_costs_nothing():
     _, settings = resolve("context2lora")
     assert settings.write_load(4000, "cpu") == 0 < settings.write_load(4000, "cuda")
     assert settings.write_load(400, "cpu") == 0 < settings.write_load(16, "cpu")
+
+
+LONG = planning.Size(1, 100, 20_000)
+"""One history of LoCoMo's kind."""
+
+
+def seconds_of(monkeypatch, name, size, *overrides, row="frozen", steps=("locomo/",)):
+    """Of the cells of ``steps``, where every task has ``size``."""
+    monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (size.histories, size.questions, size.tokens))
+    found = planning.plan(config.load(name, [f"rows=[{row}]", *overrides]))
+    return sum(e.seconds for e in found if e.step.startswith(steps))
+
+
+@pytest.mark.parametrize("shape", ["qwen3-4b", "qwen3-8b", "smollm3-3b"])
+def test_widths_that_follow_from_parameters_are_those_of_the_shapes_within_a_factor_of_two(shape):
+    known = json.loads((planning.Path(planning.__file__).parent / f"shapes/{shape}.json").read_text())
+    count = planning.parameters(BackboneSpec(random=shape))
+    layers, head = known["num_hidden_layers"], known.get("head_dim", 128)
+    looked = planning._layers(count) * planning._width(count) / (layers * known["num_attention_heads"] * head)
+    kept = planning._layers(count) * planning._width(count) / 3 / (layers * known["num_key_value_heads"] * head)
+    assert 0.5 < planning._layers(count) / layers < 2
+    assert 0.5 < looked < 2
+    assert 0.5 < kept < 2
+
+
+def test_what_a_token_looks_back_at_counts(monkeypatch):
+    """Of Qwen3-4B: 20,000 tokens take 1.6e14 linear operations and 1.2e14 of attention; ten times as many, 1.2e16."""
+    for tokens, known in ((20_000, 1.6e14 + 1.2e14), (200_000, 1.6e15 + 1.2e16)):
+        assert 0.5 < planning._operations(4e9, tokens, tokens**2 / 2) / known < 2
+    short, long = (
+        seconds_of(monkeypatch, "paper", replace(LONG, questions=1, tokens=n), "run.batch_size=1") for n in (2e4, 2e5)
+    )
+    assert long > 20 * short
+
+
+def test_a_history_is_read_once_for_all_its_questions_and_text_put_back_once_a_question(monkeypatch):
+    def tokens(row, condition, size):
+        monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (1, size.questions, size.tokens))
+        found = planning.plan(config.load("paper", [f"rows=[{row}]"]))
+        return next(e.tokens for e in found if e.step == f"locomo/{condition}/own")
+
+    asked = 100 * planning.QUESTION_TOKENS
+    assert tokens("frozen", "replayed", LONG) == 20_000 + asked
+    assert tokens("bm25_rag", "own_text", LONG) == 100 * 4 * 100 + asked  # four units of a hundred tokens
+    assert tokens("window", "own_text", LONG) == 100 * 512 + asked
+    assert tokens("window", "own_text", replace(LONG, tokens=300)) == 100 * 300 + asked
+
+
+def test_long_caches_slow_decoding_and_batches_share_the_weights(monkeypatch):
+    def decoding(**changed):
+        overrides = [f"run.batch_size={changed.pop('batch', 10)}"]
+        return seconds_of(monkeypatch, "one_gpu", replace(LONG, **changed), *overrides)
+
+    assert decoding(batch=1) > 3 * decoding(batch=10)
+    cached = planning._decoding(config.load("one_gpu"), 4e9, LONG, 20_000, 25)
+    alone = planning._decoding(config.load("one_gpu"), 4e9, LONG, 0, 25)
+    # 100 rows of 20,000 tokens of 147 KB, copied as they grow, twenty-five times, at 2e12 bytes a second
+    assert 0.5 < (cached - alone) / (100 * 20_000 * 147e3 * 3 * 25 / 2e12) < 2
+
+
+def test_the_reads_of_donors_are_traced_once_and_a_shuffled_history_is_written_anew(monkeypatch):
+    arms = "tasks.locomo.conditions={replayed: [own, donor, mean], removed: [own, shuffled, donor]}"
+    monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
+    found = planning.plan(config.load("paper", ["rows=[delta_mem_tsw]", arms, "donors=2"]))
+    tokens = {e.step.removeprefix("locomo/"): e.tokens for e in found if e.step.startswith("locomo")}
+    once, asked = 10 * (1000 + planning.QUESTION_TOKENS), 10 * planning.QUESTION_TOKENS
+    assert tokens == {
+        "replayed/own": once,
+        "replayed/donor": 2 * once + once,
+        "replayed/mean": once,
+        "removed/own": 10_000 + asked,
+        "removed/shuffled": 10_000 + asked,
+        "removed/donor": 2 * asked,
+    }
+
+
+def test_one_gpu_takes_a_night():
+    one = config.load("one_gpu")
+    assert (one.run.workers, one.run.gpus_per_worker) == (1, 1)
+    assert 5 < sum(e.gpu_hours for e in planning.plan(one)) <= 12
+    sizes = {spec.name: planning.size(one, spec).questions for spec in one.tasks}
+    assert (sizes["locomo"], sizes["hotpotqa"]) == (1540, 1000)

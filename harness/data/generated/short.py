@@ -1,7 +1,7 @@
-"""Invented rows in the official schemas of LoCoMo, HotpotQA and QASPER, from a seed.
+"""The rows that are made where no knob is set: short (about 300 tokens) and of one difficulty.
 
-They stand in where neither data nor network is at hand, and go through the readers of the official files. Histories
-are short (about 300 tokens) and the answers stand in them, or follow from them as the benchmark's category has it.
+Published records and fits rest on them, so that a change here would make other data of them. Answers stand in the
+histories, or follow from them as the benchmark's category has it.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ def _paper(name: str, rng: random.Random) -> dict[str, Any]:
     model = f"Our encoder is {origin}. We compare it with {baseline}."
     result = f"On the test set our model is {gain} points better than the baseline."
     asked = (
-        ("Which corpus do they use?", _given(data, extractive_spans=[f"{corpus} corpus"])),
-        ("Is their encoder pretrained?", _given(model, yes_no=pretrained)),
-        ("Which baseline do they compare with?", _given(model, free_form_answer=baseline)),
-        ("How many languages do they cover?", _given(unanswerable=True)),
+        ("Which corpus do they use?", given(data, extractive_spans=[f"{corpus} corpus"])),
+        ("Is their encoder pretrained?", given(model, yes_no=pretrained)),
+        ("Which baseline do they compare with?", given(model, free_form_answer=baseline)),
+        ("How many languages do they cover?", given(unanswerable=True)),
     )
     return {
         "id": name,
@@ -180,6 +180,6 @@ def _paper(name: str, rng: random.Random) -> dict[str, Any]:
     }
 
 
-def _given(*evidence: str, **answer: Any) -> dict[str, Any]:
+def given(*evidence: str, **answer: Any) -> dict[str, Any]:
     blank = {"unanswerable": False, "extractive_spans": [], "yes_no": None, "free_form_answer": ""}
     return {**blank, **answer, "evidence": list(evidence), "highlighted_evidence": list(evidence)}
