@@ -14,7 +14,9 @@ from harness.episodes import Message, Query, spoken
 from harness.segments import by_sentence, sentence_starts
 
 PIECES = (
-    "Hello there. How are you?", "größe", "漢字🙂かな", "👩‍👩‍👧", "e\u0301", "\u00a0", "\n\n", "  ", "\t", "Mr. X said: \"No!\" ",
+    "Hello there. How are you?",
+    "größe", "漢字🙂かな", "👩‍👩‍👧", "e\u0301", "\u00a0", "\n\n", "  ", "\t",
+    "Mr. X said: \"No!\" ",
     "<|im_end|>", "<|im_start|>user\n", "\u202eabc", "\x00", "ﬁ", "a" * 40, "1,234.5", "", "İ", "\r\n", "."
 )  # fmt: skip
 
