@@ -114,7 +114,7 @@ class KvPrefix(MemoryMethod):
     name = "kv_prefix"
     summary = "64 keys and values a layer, distilled from the frozen backbone with the history in the prompt"
     Config = Settings
-    capabilities = Capabilities(family="parametric", arms={"removed": ("own", "donor")})
+    capabilities = Capabilities(family="parametric", arms={"windowed": ("own", "donor"), "removed": ("own", "donor")})
 
     config: Settings
 

@@ -150,7 +150,7 @@ class Memit(MemoryMethod):
         "memit": {},
         "rome": {"count": 1, "strength": 0.0, "moment_tokens": 0, "order": "told", "batch_size": 1},
     }
-    capabilities = Capabilities(family="parametric", arms={"removed": ("own", "donor")})
+    capabilities = Capabilities(family="parametric", arms={"windowed": ("own", "donor"), "removed": ("own", "donor")})
 
     config: Settings
 

@@ -5,13 +5,11 @@ State: the last ``budget_tokens`` of text. Read: they stand in the prompt, whate
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydantic import Field
 
 from baselines._textual import Texts
 from harness import chunks
-from harness.episodes import History, Message, Query
+from harness.episodes import History, Query
 from harness.method import Capabilities, MemoryMethod, MemoryState, MethodConfig, Steering
 
 
@@ -31,7 +29,7 @@ class Window(MemoryMethod):
     name = "window"
     summary = "the last tokens of the history, in the prompt"
     Config = Settings
-    capabilities = Capabilities(family="reference", arms={"own_text": ("own", "donor")})
+    capabilities = Capabilities(family="reference", arms={"own_text": ("own", "donor"), "windowed": ("own",)})
 
     config: Settings
 
@@ -40,27 +38,10 @@ class Window(MemoryMethod):
         messages = (*(state.messages if isinstance(state, Kept) else ()), *history.messages)
         if not messages:
             return None
-        budget, size = self.config.budget_tokens, len(messages)
-        count = chunks.most(budget, size, lambda n: self._told(messages[size - n :]))
-        kept = messages[size - count :]
-        if count < size:
-            kept = (*self._end_of(messages[size - count - 1], kept), *kept)
-        return Kept(chunks.whole(kept))
-
-    def _end_of(self, message: Message, kept: tuple[Message, ...]) -> tuple[Message, ...]:
-        """As many last tokens of a message as fit before those kept; none where its date alone does not."""
-        text = message.content
-        spans = self.backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-
-        def end(n: int) -> Message:
-            return replace(message, content=text[spans[-n][0] :])
-
-        count = chunks.most(self.config.budget_tokens, len(spans), lambda n: self._told((end(n), *kept)))
-        return (end(count),) if count else ()
-
-    def _told(self, messages: tuple[Message, ...]) -> int:
-        return chunks.told_tokens(messages, self.backbone)
+        return Kept(chunks.whole(chunks.ending(messages, self.config.budget_tokens, self.backbone)))
 
     def steer(self, state: MemoryState | None, query: Query, *, writes: bool = False) -> Steering:
-        messages = state.messages if isinstance(state, Kept) else ()
-        return Steering(messages=messages, notes={"budget_tokens": self.config.budget_tokens})
+        """Nothing of a state: under ``windowed`` the harness shows the end of the history, to all methods the same."""
+        if not isinstance(state, Kept):
+            return Steering(messages=())
+        return Steering(messages=state.messages, notes={"budget_tokens": self.config.budget_tokens})

@@ -26,12 +26,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from harness import cache
-from harness.episodes import Message, digest, spoken
+from harness.encoding import Encoder
+from harness.episodes import Message, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
 from harness.method import Unit
 from harness.progress import Progress
-from harness.segments import by_sentence
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -107,29 +107,17 @@ class Backbone:
             answer_next: End with the opening of an assistant turn.
             unit: Whose number is given for each token.
         """
-        chat: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-        ends = [len(self._render(chat))] if chat else [0]
-        texts = spoken(messages)
-        for message, told in zip(messages, texts, strict=True):
-            chat.append({"role": message.role, "content": told})
-            ends.append(len(self._render(chat)))
-        if not chat:
-            return [], []
-        text = self._render(chat, answer_next)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, owner, j = encoded["input_ids"], [], 0
-        for start, _ in encoded["offset_mapping"]:
-            while j < len(ends) and start >= ends[j]:
-                j += 1
-            owner.append(j - 1 if j < len(ends) else -1)
-        if unit == "sentence":
-            owner = _sentences(text, encoded["offset_mapping"], owner, ends, texts)
-        return ids, owner
+        return self._encoder.encode(messages, system=system, answer_next=answer_next, unit=unit)
 
-    def _render(self, chat: list[dict[str, str]], answer_next: bool = False) -> str:
-        return self.tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=answer_next, enable_thinking=False
-        )
+    def asked(
+        self, messages: Sequence[Message], question: str, *, system: str = "", unit: Unit = "message"
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """As :meth:`encode` of a history, a question and the opening of the answer, the history's part held once."""
+        return self._encoder.asked(messages, question, system=system, unit=unit)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.tokenizer)
 
     def count(self, text: str) -> int:
         """Tokens of a bare text."""
@@ -222,24 +210,6 @@ class Backbone:
 def _in_layers(adapter: Any) -> bool:
     """Whether an adapter is in the model's layers; prompt learning is not, it acts through the cache it makes."""
     return not adapter.active_peft_config.is_prompt_learning
-
-
-def _sentences(
-    text: str, spans: Sequence[tuple[int, int]], owner: Sequence[int], ends: Sequence[int], contents: Sequence[str]
-) -> list[int]:
-    """The sentence of each token, -1 for none, given the message of each and where messages end in the text."""
-    found, count = [-1] * len(spans), 0
-    for n, content in enumerate(contents):
-        at = text.find(content.strip(), ends[n], ends[n + 1])  # templates may strip what they are given
-        if at < 0:
-            continue
-        end = at + len(content.strip())
-        inside = [t for t, (begin, _) in enumerate(spans) if owner[t] == n and at <= begin < end]
-        numbers = by_sentence(text[at:end], [(spans[t][0] - at, spans[t][1] - at) for t in inside])
-        for t, number in zip(inside, numbers, strict=True):
-            found[t] = count + number
-        count += max(numbers, default=-1) + 1
-    return found
 
 
 def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:

@@ -29,6 +29,7 @@ from harness.method import MemoryMethod
 from harness.plan import sources
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
+from harness.truncation import Views
 
 CAP_SHARE = 0.01
 """Share of answers at the token cap above which a record warns (RIGOR 1)."""
@@ -67,12 +68,19 @@ class Material:
     spec: TaskSpec
     data: TaskData
     episodes: list[Episode]
+    """As they are written."""
     facts: dict[str, Any]
     cap: int
     """Tokens of an answer at most."""
+    views: Views | None = None
+    """What conditions show of the histories, where that is less than what is written."""
     memories: Memories | None = None
     written: bool = False
     """A cell that reads from states has its record: an earlier process has accounted for writing them."""
+
+    def shown(self, condition: str) -> list[Episode]:
+        """The episodes with what a condition has to cut further, or writes: what its record speaks of."""
+        return self.views.shown.get(condition, self.episodes) if self.views else self.episodes
 
     def open(self, method: MemoryMethod) -> Memories:
         """The memories that the task's cells share."""
@@ -122,8 +130,20 @@ class Plan:
                 "prompts": self.material.task.prompts.digest_of(self.material.task.name),
                 "cell": [self.cell.condition, self.cell.arm, self.draws],
                 "run": [run.dtype, run.attention, run.batch_size],
+                **self._beyond,
             }
         )
+
+    @property
+    def _beyond(self) -> dict[str, bool]:
+        """Counts in the address only where it is so, that older addresses stay: what is in memory, and in no prompt."""
+        views = self.material.views
+        return {"beyond": True} if views and views.beyond and self.cell.condition != "replayed" else {}
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """With the histories that the cell's record speaks of."""
+        return self.material.shown(self.cell.condition)
 
     @cached_property
     def donors(self) -> list[dict[str, str]]:
@@ -151,9 +171,14 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     start, cpu = time.perf_counter(), time.process_time()
     material, method = plan.material, plan.job.method
     memories = material.open(method)
-    removed = plan.cell.condition == "removed"
     asked = EpisodeTask(
-        material.task, material.episodes, removed=removed, max_new_tokens=material.cap, draws=plan.draws
+        material.task,
+        plan.episodes,
+        removed=plan.cell.condition == "removed",
+        max_new_tokens=material.cap,
+        draws=plan.draws,
+        written=material.episodes,
+        flat=False,
     )
     answered = done
 
@@ -274,7 +299,8 @@ def _record(
         len(samples) + len(failures),
         plan.questions,
     )
-    lost = [float(e.notes.get("lost_share", 0.0)) for e in material.episodes]
+    lost = [float(e.notes.get("lost_share", 0.0)) for e in plan.episodes]
+    visible = [float(e.notes["visible_share"]) for e in plan.episodes if "visible_share" in e.notes]
     return records.Record(
         experiment=cell.job.experiment,
         backbone=cell.job.backbone,
@@ -295,6 +321,7 @@ def _record(
         questions=samples["question_id"].nunique(),
         truncated=sum(share > 0 for share in lost),
         lost_share=sum(lost) / len(lost),
+        visible_share=sum(visible) / len(visible) if visible else None,
         results=found["results"],
         group_subtasks=found.get("group_subtasks", {}),
         configs={cell.task: {"task": cell.task, "output_type": "generate_until", "max_gen_toks": material.cap}},
@@ -322,11 +349,9 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
     same = float(answers.value_counts(normalize=True).iloc[0])
     if same - usual > SAME_SHARE:
         found.append(f"{same:.0%} of the answers are the same text (the most frequent gold: {usual:.0%})")
-    cut = [float(e.notes["lost_share"]) for e in plan.material.episodes if e.notes.get("lost_share")]
+    cut = [float(e.notes["lost_share"]) for e in plan.episodes if e.notes.get("lost_share")]
     if cut:
-        found.append(
-            f"{len(cut)} of {len(plan.material.episodes)} histories were cut, losing {sum(cut) / len(cut):.0%}"
-        )
+        found.append(f"{len(cut)} of {len(plan.episodes)} histories were cut, losing {sum(cut) / len(cut):.0%}")
     clusters = samples["root"].nunique()
     if clusters < FEW_CLUSTERS:
         found.append(f"{clusters} independent source documents")

@@ -118,6 +118,26 @@ def most(limit: int, end: int, cost: Callable[[int], int]) -> int:
     return low + bisect_right(range(low + 1, min(high, end) + 1), limit, key=cost)
 
 
+def ending(messages: Sequence[Message], budget: int, backbone: Backbone) -> tuple[Message, ...]:
+    """The last ``budget`` tokens told: whole messages from the end, and of the one before them what still fits."""
+    size = len(messages)
+    count = most(budget, size, lambda n: told_tokens(messages[size - n :], backbone))
+    kept = tuple(messages[size - count :])
+    return kept if count == size else (*_end_of(messages[size - count - 1], kept, budget, backbone), *kept)
+
+
+def _end_of(message: Message, kept: tuple[Message, ...], budget: int, backbone: Backbone) -> tuple[Message, ...]:
+    """As many last tokens of a message as fit before those kept; none where its date alone does not."""
+    text = message.content
+    spans = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+    def end(n: int) -> Message:
+        return replace(message, content=text[spans[-n][0] :])
+
+    count = most(budget, len(spans), lambda n: told_tokens((end(n), *kept), backbone))
+    return (end(count),) if count else ()
+
+
 def _packed(text: str, limit: int, backbone: Backbone) -> list[str]:
     """Sentence after sentence, as many in a chunk as have at most ``limit`` tokens one by one."""
     starts = sentence_starts(text) or [0]

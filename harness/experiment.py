@@ -87,7 +87,12 @@ class TaskSpec(_Model):
     )
     limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
     episodes: int | None = Field(None, ge=1, description="Histories used at most; None uses all.")
-    max_history_tokens: int | None = Field(None, ge=8, description="Longer histories are cut; None cuts at the window.")
+    max_history_tokens: int | None = Field(
+        None,
+        ge=8,
+        description="Longer histories are cut before they are written; None cuts at the window, "
+        "or not at all where `windowed` is asked.",
+    )
     truncate: Literal["head", "tail", "head_and_tail", "refuse"] | None = Field(
         None, description="What is kept of a long history, or that it is refused; None takes the task's own rule."
     )
@@ -121,6 +126,12 @@ class TaskSpec(_Model):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
     )
+
+    @model_validator(mode="after")
+    def _seen(self) -> TaskSpec:
+        if "windowed" in self.conditions and self.visible_tokens is None:
+            raise ValueError("the condition 'windowed' shows the end of a history; give 'visible_tokens' its length")
+        return self
 
     @property
     def name(self) -> str:

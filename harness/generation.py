@@ -18,6 +18,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from harness.backbones import Backbone
+from harness.encoding import Joined
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
 from harness.method import Steering, Unit
@@ -30,8 +31,9 @@ WORTH_SHARING = 64
 class Prompt:
     """Token ids of a chat prompt, and the message or sentence each token belongs to (-1: none)."""
 
-    ids: list[int]
-    owner: list[int]
+    ids: Sequence[int]
+    owner: Sequence[int]
+    """What prompts of one history have in common is held once (:class:`~harness.encoding.Joined`)."""
 
     @property
     def sha256(self) -> str:
@@ -59,8 +61,7 @@ class Seconds:
 
 def prompt(backbone: Backbone, visible: Sequence[Message], query: Query, unit: Unit = "message") -> Prompt:
     """Instruction, visible messages, question and the opening of the answer, in the chat template."""
-    asked = (*visible, Message(query.text))
-    ids, owner = backbone.encode(asked, system=query.system, answer_next=True, unit=unit)
+    ids, owner = backbone.asked(visible, query.text, system=query.system, unit=unit)
     if len(ids) >= backbone.window:
         raise HarnessError(
             f"question '{query.question_id}' makes a prompt of {len(ids)} tokens, beyond the backbone's window of "
@@ -73,10 +74,18 @@ def common_prefix(prompts: Sequence[Prompt]) -> int:
     """Length of the longest common beginning, leaving every prompt at least one token of its own."""
     shortest = min(len(p.ids) for p in prompts) - 1
     first = prompts[0].ids
-    for n in range(shortest):
+    for n in range(min(_shared([p.ids for p in prompts]), shortest), shortest):
         if any(p.ids[n] != first[n] for p in prompts):
             return n
     return shortest
+
+
+def _shared(rows: Sequence[Sequence[int]]) -> int:
+    """How much of the rows is one and the same list, without looking into it."""
+    first = rows[0]
+    if isinstance(first, Joined) and all(isinstance(row, Joined) and row.shared is first.shared for row in rows):
+        return len(first.shared)
+    return 0
 
 
 def answer(
@@ -188,7 +197,7 @@ def _walk(
     cache = _start(backbone, asked, len(asked.ids) - 1, steering, Seconds())
     cache.batch_repeat_interleave(rows)
     weaver = steering.weave() if steering.weave else None
-    ids = torch.tensor([asked.ids], device=device).expand(rows, -1)
+    ids = torch.tensor([[*asked.ids]], device=device).expand(rows, -1)
     _announce(cache, torch.tensor([asked.owner[-1:]], device=device).expand(rows, -1))
     extra = 0
     for step in range(steps):
@@ -242,9 +251,9 @@ def _decode(
     prefix = cache.get_seq_length()  # a method's own prefix, if any, and the common beginning
     width = max(len(p.ids) for p in batch) - shared
     gaps = [width - (len(p.ids) - shared) for p in batch]
-    rows = [[pad] * prefix + [pad] * gap + p.ids[shared:] for p, gap in zip(batch, gaps, strict=True)]
+    rows = [[*[pad] * (prefix + gap), *p.ids[shared:]] for p, gap in zip(batch, gaps, strict=True)]
     mask = [[1] * prefix + [0] * gap + [1] * (width - gap) for gap in gaps]
-    owner = [[-1] * gap + p.owner[shared:] for p, gap in zip(batch, gaps, strict=True)]
+    owner = [[*[-1] * gap, *p.owner[shared:]] for p, gap in zip(batch, gaps, strict=True)]
     _announce(cache, torch.tensor(owner, device=device))
     ends = _Ends(backbone, stop, prefix + width)
     begin = time.perf_counter()

@@ -27,13 +27,16 @@ from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
 from harness.gates import GateError
-from harness.lm import SHOWN
+from harness.lm import STREAMED
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.registry import plug, resolve
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task, TaskData, select
-from harness.truncation import fit_to
+from harness.truncation import views_of
+
+ROOM = 256
+"""Tokens of the window that a history leaves to the question and its template, beside the answer's."""
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +191,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         for plan in plans:
             if not plan.stands():
                 missing.append(plan)
-            elif plan.cell.condition not in SHOWN:
+            elif plan.cell.condition not in STREAMED:
                 plan.material.written = True
         for plan in missing:
             _ = plan.donors  # episodes that cannot serve an arm are refused before the first answer
@@ -256,9 +259,10 @@ def _planned(
     data = found.load(work.experiment.data, "test", spec.settings, spec.episodes)
     chosen = select(data, spec, work.experiment.data.seed)
     cap = spec.max_new_tokens or found.max_new_tokens
-    limit = min(spec.max_history_tokens or method.backbone.window, method.backbone.window - cap - 256)
-    episodes = [fit_to(e, method.backbone, limit, spec.truncate or found.truncate) for e in chosen]
-    material = cells.Material(found, spec, data, episodes, _data_facts(spec.task, data, episodes), cap)
+    sight = method.backbone.window - cap - ROOM
+    views = views_of(chosen, spec, method.backbone, spec.truncate or found.truncate, sight)
+    facts = _data_facts(spec.task, data, views.written)
+    material = cells.Material(found, spec, data, views.written, facts, cap, views)
     return [cells.Plan(job, cell, material) for cell in wanted if cell.task == name]
 
 

@@ -30,8 +30,9 @@ from harness.tasks.base import Task
 from harness.truncation import visible_history
 
 SHOWN = ("replayed", "windowed")
-"""Conditions under which the history stands in the prompt; a memory then streams over it."""
-
+"""Conditions under which the history, or the end of it, stands in the prompt."""
+STREAMED = ("replayed",)
+"""Conditions under which a memory is written while the prompt is read; elsewhere it was written before."""
 
 BENIGN = (UnsupportedError, SkippedError)
 """What a method raises where it has nothing to answer with, and no fault."""
@@ -43,8 +44,27 @@ class EpisodeTask(LmEvalTask):
     VERSION = 1
     OUTPUT_TYPE = "generate_until"
 
-    def __init__(self, task: Task, episodes: Sequence[Episode], *, removed: bool, max_new_tokens: int, draws: int = 1):
-        self.task, self.removed, self.max_new_tokens = task, removed, max_new_tokens
+    def __init__(
+        self,
+        task: Task,
+        episodes: Sequence[Episode],
+        *,
+        removed: bool,
+        max_new_tokens: int,
+        draws: int = 1,
+        written: Sequence[Episode] = (),
+        flat: bool = True,
+    ) -> None:
+        """Wrap a task.
+
+        Args:
+            episodes: With the histories as the condition shows them.
+            written: The same episodes with the histories as they are written, where that is more.
+            flat: Whether requests carry history and question as text; :class:`MemoryLM` reads neither there, and a
+                text for each question would hold a long history as often as it is asked.
+        """
+        self.task, self.removed, self.max_new_tokens, self.flat = task, removed, max_new_tokens, flat
+        self.written = {e.id: e for e in written or episodes}
         self.failed: set[tuple[str, str, int]] = set()
         """Documents without an answer (history, question, draw): lm-eval's means leave them out, as ours do."""
         self.episodes = {e.id: e for e in episodes}
@@ -85,7 +105,7 @@ class EpisodeTask(LmEvalTask):
         return Query(system, text, asked.id, asked.evidence if gold else ())
 
     def fewshot_context(self, doc: dict, *args: Any, **kwargs: Any) -> str:
-        return self.doc_to_text(doc)
+        return self.doc_to_text(doc) if self.flat else self.query(doc).text
 
     def doc_to_text(self, doc: dict) -> str:
         """Instruction, history and question as flat text, for models without a memory of their own."""
@@ -263,21 +283,36 @@ class MemoryLM(LM):
             rows.update({n: _unanswered(error) for n in numbers})
 
     def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
-        method, memories, shown = self.memories.method, self.memories, self.condition in SHOWN
-        if self.arm == "zero":
+        method, memories = self.memories.method, self.memories
+        if self.arm == "zero" or self._sees_alone:
             return method.steer(None, query)
+        if self.condition in STREAMED:
+            return self._stream(episode, donor, query)
         if self.arm == "mean":
             assert self.task is not None, "foreign documents have no control arms"
-            return method.steer(
-                memories.mean(episode, [*self.task.episodes.values()], self._first if shown else None), query
-            )
-        if shown and donor:
-            return method.steer(memories.trace(donor, self._first(donor)), query)
-        if shown:
-            return method.steer(None, query, writes=True)
+            return method.steer(memories.mean(self._told(episode), [*self.task.written.values()]), query)
         if self.arm == "shuffled":
-            return method.steer(memories.shuffled(episode), query)
-        return method.steer(memories.of(donor or episode), query)
+            return method.steer(memories.shuffled(self._told(episode)), query)
+        return method.steer(memories.of(self._told(donor or episode)), query)
+
+    def _stream(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
+        """The memory is written while the prompt is read; in its controls, other reads take the place of its own."""
+        method, memories = self.memories.method, self.memories
+        if self.arm == "mean":
+            assert self.task is not None, "foreign documents have no control arms"
+            return method.steer(memories.mean(episode, [*self.task.episodes.values()], self._first), query)
+        if donor:
+            return method.steer(memories.trace(donor, self._first(donor)), query)
+        return method.steer(None, query, writes=True)
+
+    @property
+    def _sees_alone(self) -> bool:
+        """Under ``windowed``, a method that has no donor there keeps nothing of a history: it is not written."""
+        return self.condition == "windowed" and "donor" not in self.memories.method.capabilities.arms["windowed"]
+
+    def _told(self, episode: Episode) -> Episode:
+        """The episode with the history as it is written."""
+        return self.task.written[episode.id] if self.task and episode.id else episode
 
     def _first(self, episode: Episode) -> Query:
         """The question with which an episode is traced."""

@@ -79,7 +79,7 @@ def margins(method: MemoryMethod, episode: Episode, condition: Condition, *, tol
         told: Compare with the other colours of this history alone. A memory that knows which colours were told, but
             not whose they are, has a margin over all others and none over these.
     """
-    state = None if condition in ("replayed", "windowed") else method.write(episode.history)
+    state = None if condition == "replayed" else method.write(episode.history)
     colours = [c for q in episode.questions for c in q.answers] if told else VALUES
     found = []
     for question in episode.questions:
@@ -97,7 +97,7 @@ def _logs(
 
     evidence = question.evidence if method.capabilities.gold else ()
     query = Query(episode.history.system, question.text, question.id, evidence)
-    streamed = condition in ("replayed", "windowed")
+    streamed = condition == "replayed"
     steering = method.steer(None if streamed else state, query, writes=streamed)  # type: ignore[arg-type]
     shown = {"own_text": steering.messages or (), "removed": ()}.get(condition, episode.history.messages)
     prompt = generation.prompt(method.backbone, shown, query, steering.unit)

@@ -139,6 +139,9 @@ class Record(_Part):
     questions: int = Field(description="Questions answered, each once.")
     truncated: int = Field(0, description="Histories that were cut.")
     lost_share: float = Field(0.0, description="Mean share of history tokens lost to cutting.")
+    visible_share: float | None = Field(
+        None, description="Under `windowed`: mean share of the written history's tokens that stood in the prompt."
+    )
     # --- lm-eval's own names ---
     results: dict[str, Any] = {}
     group_subtasks: dict[str, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 
 BOUNDARY = re.compile(r"""\n{2,}|(?<=[.!?;:])["')\]”’]*\s+""")
@@ -34,6 +35,7 @@ def by_sentence(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     A text with a token that reaches over a boundary is one sentence.
     """
     starts = sentence_starts(text)
-    if any(begin < cut < end for cut in starts for begin, end in spans):
-        starts = starts[:1]
-    return [sum(cut <= begin for cut in starts) - 1 for begin, _ in spans]
+    after = [bisect_right(starts, begin) for begin, _ in spans]
+    if any(n < len(starts) and starts[n] < end for n, (_, end) in zip(after, spans, strict=True)):
+        return [min(n, 1) - 1 for n in after]
+    return [n - 1 for n in after]

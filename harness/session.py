@@ -46,9 +46,9 @@ class Session:
         fit: str = "",
         batch_size: int = 16,
     ) -> None:
-        serves = method.capabilities.arms
+        serves = [c for c in method.capabilities.arms if c != "windowed"]  # what is in sight is an experiment's to say
         self.method, self.system, self.fit, self.batch_size = method, system, fit, batch_size
-        self.condition = condition or method.capabilities.fits or next(iter(serves))
+        self.condition = condition or method.capabilities.fits or serves[0]
         if self.condition not in serves:
             raise HarnessError(
                 f"method '{method.name}' does not serve the condition '{condition}'; it serves: {', '.join(serves)}"

@@ -114,7 +114,7 @@ class Context2Lora(MemoryMethod):
         "context2lora_per_chunk": {**CPU, "adapters": "per_chunk", "chunk_tokens": 48, "overlap_tokens": 0},
         "context2lora_official": {},
     }
-    capabilities = Capabilities(family="parametric", arms={"removed": ("own", "donor")})
+    capabilities = Capabilities(family="parametric", arms={"windowed": ("own", "donor"), "removed": ("own", "donor")})
 
     config: Settings
 

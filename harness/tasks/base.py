@@ -122,8 +122,8 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
     max_new_tokens: ClassVar[int]
-    truncate: ClassVar[Literal["head", "tail"]] = "tail"
-    """Which end of a long history is kept."""
+    truncate: ClassVar[Literal["head", "tail", "head_and_tail"]] = "tail"
+    """What is kept of a long history."""
     stop: ClassVar[tuple[str, ...]] = ("\n",)
     """Texts that end an answer."""
     splits: ClassVar[tuple[Split, ...]] = ("test",)

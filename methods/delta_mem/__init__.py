@@ -4,7 +4,9 @@ low-rank corrections. The three variants TSW, SSW and MSW are presets of one met
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -98,6 +100,7 @@ class DeltaMem(AdapterMethod):
         family="online_state",
         arms={
             "replayed": ("own", "donor", "mean", "zero"),
+            "windowed": ("own", "donor", "mean", "shuffled", "zero"),
             "removed": ("own", "donor", "mean", "shuffled", "zero"),
         },
         fits="removed",
@@ -145,15 +148,35 @@ class DeltaMem(AdapterMethod):
         return fit(self, episodes, budget, workdir, progress)
 
     def write(self, history: History, state: MemoryState | None = None) -> MemoryState:
-        """One logical call, fed in chunks on a KV cache; continued online, positions start again at 0."""
+        """One logical call, fed in chunks on a KV cache; continued online, positions start again at 0.
+
+        A history longer than the backbone's window is read in contexts that the window holds: each begins without
+        keys and values of the one before and at position 0, with the state, and of message writes the open segment,
+        carried on. Keys and values are never more than a window's, however long the history is.
+        """
         from methods.delta_mem._state import DeltaState, stacked
 
         before = state if isinstance(state, DeltaState) else None
         cache = self.memory.memory_cache(before.rows() if before else None)
         ids, owner = self.backbone.encode(history.messages, system=history.system, unit=self.unit)
-        self.feed(cache, ids, owner)
+        for part in self._contexts(history, len(ids)):
+            cache.reset()
+            self.feed(cache, ids[part], owner[part])
         self.memory.commit(cache)
         return DeltaState(stacked(cache.states), len(ids) + (before.tokens if before else 0))
+
+    def _contexts(self, history: History, tokens: int) -> list[slice]:
+        """What is read in one context: whole messages, and of one beyond the window as much as it holds."""
+        window = self.backbone.window
+        if tokens <= window:
+            return [slice(0, tokens)]
+        _, message = self.backbone.encode(history.messages, system=history.system)
+        begins = [t for t in range(1, tokens) if message[t] != message[t - 1]]
+        cuts = [0]
+        while tokens - cuts[-1] > window:
+            within = begins[bisect_right(begins, cuts[-1]) : bisect_right(begins, cuts[-1] + window)]
+            cuts.append(within[-1] if within else cuts[-1] + window)
+        return [slice(*pair) for pair in pairwise([*cuts, tokens])]
 
     def feed(self, cache: Any, ids: list[int], owner: list[int], chunk: int | None = None) -> Any:
         """Run tokens through the steered backbone, in chunks (``write_chunk``), without vocabulary logits.

@@ -16,7 +16,7 @@ from harness import generation
 from harness.episodes import History, Message, Query
 from harness.errors import HarnessError
 from harness.experiment import Budget
-from harness.lm import SHOWN
+from harness.lm import STREAMED
 from harness.method import MemoryState
 from harness.progress import Progress
 from harness.registry import resolve, row_names
@@ -76,12 +76,18 @@ def asked(method, episode, condition, state=None, n=0):
     """Answer and exact scores of every token of it, for one question."""
     question = episode.questions[n]
     query = Query("", question.text, question.id, question.evidence if method.capabilities.gold else ())
-    shown = condition in SHOWN
-    return steered(method, episode, condition, query, method.steer(None if shown else state, query, writes=shown))
+    streams = condition in STREAMED
+    return steered(method, episode, condition, query, method.steer(None if streams else state, query, writes=streams))
+
+
+def in_sight(episode, condition, steering):
+    """What stands in the prompt; under ``windowed`` the last message alone."""
+    told = episode.history.messages
+    return {"own_text": steering.messages or (), "removed": (), "windowed": told[-1:]}.get(condition, told)
 
 
 def steered(method, episode, condition, query, steering):
-    visible = {"own_text": steering.messages or (), "removed": ()}.get(condition, episode.history.messages)
+    visible = in_sight(episode, condition, steering)
     prompts, scores = [generation.prompt(method.backbone, visible, query)], Scores(steering.logits_processor)
     watched = replace(steering, logits_processor=scores)
     return generation.answer(method.backbone, prompts, watched, max_new_tokens=4)[0][0], scores.seen
@@ -160,7 +166,7 @@ def test_a_saved_state_answers_alike(row, make, episodes, tmp_path):
 def test_a_steering_never_changes_the_state(row, make, episodes, tmp_path):
     method = make(row)
     state = method.write(episodes[0].history)
-    keeps = {c for c, arms in method.capabilities.arms.items() if "donor" in arms and c not in SHOWN}
+    keeps = {c for c, arms in method.capabilities.arms.items() if "donor" in arms and c not in STREAMED}
     assert isinstance(state, MemoryState) or not keeps  # only what is kept of a history can be another's
     if state is None:
         return
@@ -191,11 +197,13 @@ def test_two_histories_do_not_leak_into_each_other(row, make, episodes):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_of_an_empty_history_there_is_nothing_to_remember(row, make, episodes):
-    method, bare = make(row), asked(make("question_only"), episodes[0], "removed")
+    method = make(row)
+    bare = {c: asked(make("question_only"), episodes[0], "removed") for c in ("removed", "own_text")}
+    bare["windowed"] = asked(make("window"), episodes[0], "windowed")
     state = method.write(History(()))
     for condition, arms in method.capabilities.arms.items():
-        if "donor" in arms and condition not in SHOWN:
-            assert asked(method, episodes[0], condition, state) == bare
+        if "donor" in arms and condition not in STREAMED:
+            assert asked(method, episodes[0], condition, state) == bare[condition]
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -205,10 +213,10 @@ def test_what_it_does_is_accounted_for(row, make, episodes):
     state = method.write(episodes[0].history)
     for condition in method.capabilities.arms:
         query = Query("", episodes[0].questions[0].text, evidence=episodes[0].questions[0].evidence)
-        steering = method.steer(None if condition in SHOWN else state, query, writes=condition in SHOWN)
+        streams = condition in STREAMED
+        steering = method.steer(None if streams else state, query, writes=streams)
         answer, _ = steered(method, episodes[0], condition, query, steering)
-        visible = {"own_text": steering.messages or (), "removed": ()}.get(condition, episodes[0].history.messages)
-        shown = len(generation.prompt(method.backbone, visible, query).ids)
+        shown = len(generation.prompt(method.backbone, in_sight(episodes[0], condition, steering), query).ids)
         prefix = steering.past_key_values().get_seq_length() if steering.past_key_values else 0
         woven = steering.weave()(torch.tensor([[65, 66]])).shape[1] if steering.weave else 0
         assert answer.prompt_tokens == shown + prefix + woven
@@ -289,12 +297,13 @@ def test_importing_methods_imports_no_torch():
 # --- what some rows must equal ---
 
 
-def test_a_zero_state_is_the_frozen_backbone(make, episodes):
-    frozen = asked(make("question_only"), episodes[0], "removed")
+@pytest.mark.parametrize(("condition", "reference"), [("removed", "question_only"), ("windowed", "window")])
+def test_a_zero_state_is_the_frozen_backbone(condition, reference, make, episodes):
+    frozen = asked(make(reference), episodes[0], condition)
     for row in ("delta_mem_tsw", "delta_mem_ssw", "delta_mem_msw"):
         method = make(row)
-        assert asked(method, episodes[0], "removed") == frozen
-        assert asked(method, episodes[0], "removed", method.write(episodes[0].history)) != frozen
+        assert asked(method, episodes[0], condition) == frozen
+        assert asked(method, episodes[0], condition, method.write(episodes[0].history)) != frozen
 
 
 def test_an_unlearned_lora_is_the_frozen_backbone(make, episodes):

@@ -6,7 +6,8 @@ import pytest
 
 from harness.episodes import Episode, History, Message
 from harness.errors import HarnessError
-from harness.truncation import fit_to, visible_history
+from harness.registry import resolve
+from harness.truncation import MARKER, fit_to, in_sight, visible_history
 
 MESSAGES = tuple(Message(f"This is message number {n}.", id=str(n)) for n in range(10))
 EPISODE = Episode("e", History(MESSAGES, "Read."), (), "e", "generated", {"kept": 1})
@@ -84,3 +85,81 @@ def test_a_date_is_told_again_where_the_cut_starts(backbone):
         cut = fit_to(episode, backbone, limit, "tail")
         assert visible_history(cut.history).startswith("[May 7]\n")
         assert tokens(backbone, cut) <= limit
+
+
+# --- both ends ---
+
+
+def halves(cut):
+    """The messages before and after the marker."""
+    at = cut.history.messages.index(MARKER)
+    return cut.history.messages[:at], cut.history.messages[at + 1 :]
+
+
+@pytest.mark.parametrize("limit", [130, 161, 200, 333])
+def test_a_third_stays_of_the_beginning_and_two_of_the_end(limit, backbone):
+    cut = fit_to(EPISODE, backbone, limit, "head_and_tail")
+    head, tail = halves(cut)
+    assert limit - 1 <= tokens(backbone, cut) <= limit  # the one that a third leaves over
+    said = [m.content for m in MESSAGES]
+    assert [m.content for m in head[:-1]] == said[: len(head) - 1]
+    assert said[len(head) - 1].startswith(head[-1].content)
+    assert [m.content for m in tail[1:]] == said[len(said) - len(tail) + 1 :]
+    assert said[-len(tail)].endswith(tail[0].content)
+    sizes = [len(backbone.encode(part)[0]) for part in (head, tail)]
+    assert sizes[0] == pytest.approx(sum(sizes) / 3, abs=2)
+    kept = Episode("e", History((*head, *tail), "Read."), (), "e", "generated")
+    assert cut.notes["lost_share"] == pytest.approx(1 - tokens(backbone, kept) / tokens(backbone, EPISODE))
+
+
+@pytest.mark.parametrize("text", ["".join(chr(97 + n % 26) for n in range(900)), "漢字🙂かな" * 60])
+def test_of_one_long_message_both_ends_are_kept(text, backbone):
+    long = Episode("e", History((Message(text, id="m"),)), (), "e", "generated")
+    for limit in range(150, 170):
+        cut = fit_to(long, backbone, limit, "head_and_tail")
+        (head,), (tail,) = halves(cut)
+        assert text.startswith(head.content)
+        assert text.endswith(tail.content)
+        assert head.id == tail.id == "m"
+        assert limit - 4 <= tokens(backbone, cut) <= limit  # a character has four tokens at most
+        sizes = [len(backbone.encode([m])[0]) for m in (head, tail)]
+        assert sizes[0] == pytest.approx(sum(sizes) / 3, abs=5)
+
+
+def test_a_beginning_that_has_no_room_is_left_out(backbone):
+    limit = tokens(backbone, Episode("e", History((MARKER,), "Read."), (), "e", "generated"))
+    cut = fit_to(EPISODE, backbone, limit + 12, "head_and_tail")
+    head, tail = halves(cut)
+    assert not head
+    assert MESSAGES[-1].content.endswith(tail[0].content)
+    with pytest.raises(HarnessError, match="leaves no room"):
+        fit_to(EPISODE, backbone, limit + 2, "head_and_tail")
+
+
+def test_the_date_is_told_again_behind_the_gap(backbone):
+    dated = tuple(Message(f"Message {n}.", time="May 7") for n in range(20))
+    cut = fit_to(Episode("e", History(dated), (), "e", "generated"), backbone, 250, "head_and_tail")
+    assert visible_history(cut.history).count("[May 7]\n") == 2
+
+
+def test_a_history_of_many_tokens_is_cut_without_encoding_it_often(backbone, monkeypatch):
+    long = Episode("e", History((Message("word " * 20_000),)), (), "e", "generated")
+    seen = []
+    encode = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda *a, **k: seen.append(1) or encode(*a, **k))
+    fit_to(long, backbone, 400, "head_and_tail")
+    assert len(seen) < 60
+
+
+# --- what is in sight ---
+
+
+@pytest.mark.parametrize("budget", [1, 30, 77, 10_000])
+def test_in_sight_is_what_the_window_keeps(budget, backbone):
+    seen = in_sight(EPISODE, backbone, budget, 4000)
+    cls, config = resolve("window", {"budget_tokens": budget})
+    method = cls(config, backbone, 0)
+    assert seen.history.messages == method.write(EPISODE.history).messages
+    assert seen.history.system == "Read."
+    told = sum(len(m.content) for m in MESSAGES)
+    assert seen.notes == {"kept": 1, "visible_share": min(budget, told) / told}
