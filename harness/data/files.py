@@ -169,8 +169,8 @@ def field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """
     if not isinstance(row, dict) or key not in row:
         raise HarnessError(f"{where}: the field '{key}' is missing; fetch the file again or compare docs/data.md")
-    if not isinstance(row[key], kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(row[key], kind) or (isinstance(row[key], bool) and bool not in kinds):  # true is no 1
         wanted = " or ".join(k.__name__ for k in kinds)
         got = type(row[key]).__name__
         raise HarnessError(f"{where}: the field '{key}' is {got}, not {wanted}; compare docs/data.md")
@@ -188,6 +188,15 @@ def strings(row: Any, key: str, where: str) -> list[str]:
         if not isinstance(value, str):
             raise HarnessError(f"{where}: '{key}' holds {type(value).__name__} at {n}, not str; compare docs/data.md")
     return values
+
+
+def optional(row: Any, key: str, kind: type, where: str) -> Any:
+    """As :func:`field`, of a key that may be absent or null: then None.
+
+    Raises:
+        HarnessError: it is of another type.
+    """
+    return None if isinstance(row, dict) and row.get(key) is None else field(row, key, kind, where)
 
 
 def rows_of(raw: Raw, kind: type = list) -> Any:

@@ -50,7 +50,7 @@ def _episode(row: Any, raw: Raw, where: str) -> Episode:
     for title, sentences in paragraphs:
         # Sentences bring their own leading space.
         if text := "".join(strings({"sentences": sentences}, "sentences", f"{where}, '{title}'")).strip():
-            messages.append(Message(f"{title}: {text}", id=str(title)))
+            messages.append(Message(f"{title}: {text}", id=title))
     if not messages:
         raise HarnessError(f"{where}: the context has no paragraph; fetch the file again or take the row out")
     facts = _pairs(
@@ -61,18 +61,18 @@ def _episode(row: Any, raw: Raw, where: str) -> Episode:
         field(row, "question", str, where),
         (str(field(row, "answer", (str, int), where)),),
         field(row, "type", str, where),
-        tuple(dict.fromkeys(str(title) for title, _ in facts)),
+        tuple(dict.fromkeys(title for title, _ in facts)),
     )
     return Episode(name, History(tuple(messages)), (question,), root=name, source=raw.source)
 
 
-def _pairs(value: Any, first: str, second: str, where: str) -> list[tuple[Any, Any]]:
+def _pairs(value: Any, first: str, second: str, where: str) -> list[tuple[str, Any]]:
     """Pairs from either schema: columns ``{first: [...], second: [...]}`` or a list of two-element lists."""
-    if isinstance(value, dict):
-        columns = field(value, first, list, where), field(value, second, list, where)
-        if len(columns[0]) != len(columns[1]):
-            raise HarnessError(f"{where}: '{first}' and '{second}' differ in length; fetch the file again")
-        return list(zip(*columns, strict=True))
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-        raise HarnessError(f"{where} is no list of pairs ({first}, {second}); compare docs/data.md")
-    return [(pair[0], pair[1]) for pair in value]
+    if isinstance(value, list):
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise HarnessError(f"{where} is no list of pairs ({first}, {second}); compare docs/data.md")
+        value = {first: [pair[0] for pair in value], second: [pair[1] for pair in value]}
+    columns = strings(value, first, where), field(value, second, list, where)
+    if len(columns[0]) != len(columns[1]):
+        raise HarnessError(f"{where}: '{first}' and '{second}' differ in length; fetch the file again")
+    return list(zip(*columns, strict=True))

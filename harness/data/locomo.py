@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Any
 
-from harness.data.files import DataFile, Raw, TaskData, fetch, field, loaded, rows_of
+from harness.data.files import DataFile, Raw, TaskData, fetch, field, loaded, optional, rows_of, strings
 from harness.data.generated import locomo as generated
 from harness.data.settings import only_generated
 from harness.episodes import Episode, History, Message, Question
@@ -68,13 +68,14 @@ def _messages(conversation: dict, where: str) -> list[Message]:
 
 def _told(turn: Any, where: str) -> str:
     told = f"{field(turn, 'speaker', str, where)}: {field(turn, 'text', str, where)}"
-    return f"{told} (shares a picture: {turn['blip_caption']})" if turn.get("blip_caption") else told
+    picture = optional(turn, "blip_caption", str, where)
+    return f"{told} (shares a picture: {picture})" if picture else told
 
 
 def _question(name: str, qa: dict, category: str, turns: set[str | None], where: str) -> Question:
     # Six gold answers are numbers; and `evidence` has ids run together ("D8:6; D9:17"), padded ("D30:05") and lost.
     answer = str(field(qa, "answer", (str, int), where))
-    ids = re.findall(r"D(\d+):(\d+)", " ".join(map(str, field(qa, "evidence", list, where))))
+    ids = re.findall(r"D(\d+):(\d+)", " ".join(strings(qa, "evidence", where)))
     evidence = dict.fromkeys(f"D{int(session)}:{int(turn)}" for session, turn in ids)
     found = tuple(e for e in evidence if e in turns)
     return Question(name, field(qa, "question", str, where), (answer,), category, found)

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, rows_of, strings
+from harness.data.files import DataFile, HubRows, Raw, TaskData, fetch, field, loaded, optional, rows_of, strings
 from harness.data.generated import qasper as generated
 from harness.data.settings import only_generated
 from harness.episodes import Episode, History, Message, Question, Source
@@ -80,9 +80,10 @@ def _records(value: dict | list, where: str) -> list[dict]:
     """Rows of a nested list: the download has a list of objects, the hub one object of columns."""
     if isinstance(value, list):
         return [_object(row, where) for row in value]
-    columns = {key: column for key, column in value.items() if isinstance(column, list)}
+    columns = {key: field(value, key, list, where) for key in value}
     if len({len(column) for column in columns.values()}) > 1:
-        raise HarnessError(f"{where}: the columns differ in length; fetch the file again")
+        lengths = ", ".join(f"'{key}' {len(column)}" for key, column in columns.items())
+        raise HarnessError(f"{where}: the columns differ in length ({lengths}); fetch the file again")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -96,33 +97,42 @@ def _paper(row: Any, source: Source, where: str) -> Iterator[Episode]:
     where = f"{where} ({root})"
     opening = f"{field(row, 'title', str, where)}\n{field(row, 'abstract', str, where)}".strip()
     texts = [opening]
-    for section in _nested(row, "full_text", where):
-        name = section.get("section_name") or ""  # a nameless section has null here
-        texts += [f"{name}\n{p}".strip() for p in strings(section, "paragraphs", where) if p.strip()]
+    for n, section in enumerate(_nested(row, "full_text", where)):
+        told = f"{where}, full_text {n}"
+        name = optional(section, "section_name", str, told) or ""  # a nameless section has null here
+        texts += [f"{name}\n{p}".strip() for p in strings(section, "paragraphs", told) if p.strip()]
     history = History(tuple(Message(text, id=f"p{n}") for n, text in enumerate(texts) if text))
     if not history.messages:
         raise HarnessError(f"{where}: the paper has no text; fetch the file again or take the row out")
-    for qa in _nested(row, "qas", where):
-        name = field(qa, "question_id", str, where)
-        given = [field(a, "answer", dict, f"{where}, {name}") for a in _nested(qa, "answers", f"{where}, {name}")]
-        if not given:
-            raise HarnessError(f"{where}, {name}: the question has no answer; take it out")
-        answers = tuple(dict.fromkeys(_answer(a, f"{where}, {name}") for a in given))
-        cited = {text for a in given for text in a.get("evidence") or ()}
+    for n, qa in enumerate(_nested(row, "qas", where)):
+        name = field(qa, "question_id", str, f"{where}, qa {n}")
+        asked = f"{where}, qa {n} ({name})"
+        given = [field(a, "answer", dict, asked) for a in _nested(qa, "answers", asked)]
+        # An annotator may have left all fields empty, which is no answer.
+        answers = tuple(filter(None, dict.fromkeys(_answer(a, asked) for a in given)))
+        if not answers:
+            raise HarnessError(f"{asked}: the question has no answer; take it out")
+        cited = {text for a in given for text in _maybe(a, "evidence", asked)}
         evidence = tuple(str(m.id) for m in history.messages if m.content.split("\n", 1)[-1] in cited)
-        question = Question(name, field(qa, "question", str, where), answers, _category(answers[0]), evidence)
+        question = Question(name, field(qa, "question", str, asked), answers, _category(answers[0]), evidence)
         yield Episode(name, history, (question,), root=root, source=source)
 
 
 def _answer(answer: dict, where: str) -> str:
     """One annotator's answer as text."""
-    if answer.get("unanswerable"):
+    if optional(answer, "unanswerable", bool, where):
         return UNANSWERABLE
-    if answer.get("extractive_spans"):
-        return ", ".join(strings(answer, "extractive_spans", where))
-    if isinstance(answer.get("yes_no"), bool):
-        return "yes" if answer["yes_no"] else "no"
+    if spans := _maybe(answer, "extractive_spans", where):
+        return ", ".join(spans)
+    said = optional(answer, "yes_no", bool, where)
+    if said is not None:
+        return "yes" if said else "no"
     return field(answer, "free_form_answer", str, where)
+
+
+def _maybe(answer: dict, key: str, where: str) -> list[str]:
+    """A list of strings that may be absent or null."""
+    return strings(answer, key, where) if answer.get(key) is not None else []
 
 
 def _evidence(row: Any, source: Source, where: str) -> Iterator[Episode]:
@@ -134,7 +144,7 @@ def _evidence(row: Any, source: Source, where: str) -> Iterator[Episode]:
         messages = tuple(Message(text.strip(), id=f"p{i}") for i, text in enumerate(texts))
         if not messages:
             raise HarnessError(f"{asked}: the question has no evidence; take it out")
-        answers = tuple(dict.fromkeys(map(_plain, field(qa, "answer", list, asked))))
+        answers = tuple(filter(None, dict.fromkeys(_plain(a, asked) for a in field(qa, "answer", list, asked))))
         if not answers:
             raise HarnessError(f"{asked}: the question has no answer; take it out")
         evidence = tuple(str(m.id) for m in messages)
@@ -142,13 +152,13 @@ def _evidence(row: Any, source: Source, where: str) -> Iterator[Episode]:
         yield Episode(question.id, History(messages), (question,), root=root, source=source)
 
 
-def _plain(answer: Any) -> str:
+def _plain(answer: Any, where: str) -> str:
     """An answer of the rebuilt file: a list of spans, a truth value, or free text."""
     if isinstance(answer, list):
-        return ", ".join(map(str, answer))
+        return ", ".join(strings({"answer": answer}, "answer", where))
     if isinstance(answer, bool):
         return "yes" if answer else "no"
-    return str(answer)
+    return field({"answer": answer}, "answer", str, where)
 
 
 def _category(answer: str) -> str:

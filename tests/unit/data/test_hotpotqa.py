@@ -78,3 +78,30 @@ def test_the_real_sample_has_the_counted_types_and_its_two_schemas_agree(real):
     assert all({*e.questions[0].evidence} <= {m.id for m in e.history.messages} for e in data.episodes)
     first = read_file(real / "hotpotqa/hotpot_dev_distractor_v1.first100.json")
     assert read(*first).episodes == data.episodes[:100]
+
+
+def test_the_real_sample_holds_the_traps_that_the_reader_survives(real):
+    data = hotpotqa.load(DataSpec())
+    if not data.file.endswith("sample256.jsonl.gz"):
+        pytest.skip("the folder holds another file than the sample")
+    assert "yes/no thinned out" in data.note  # which every table says
+    rows = read_file(real / data.file)
+    closed = [row["answer"] in ("yes", "no") for row in rows]
+    assert sum(closed[:100]) > 0
+    assert sum(closed[100:]) == 0
+    assert {row["level"] for row in rows} == {"hard"}
+    sentences = [s for row in rows for paragraph in row["context"]["sentences"] for s in paragraph[1:] if s.strip()]
+    assert sum(s.startswith(" ") for s in sentences) / len(sentences) > 0.9
+    for row, episode in zip(rows, data.episodes, strict=True):
+        told = dict(zip(row["context"]["title"], row["context"]["sentences"], strict=True))
+        for m in episode.history.messages:
+            assert m.content == f"{m.id}: {''.join(told[m.id]).strip()}"
+
+
+def test_the_hub_is_asked_for_a_pinned_revision():
+    assert (hotpotqa.HUB.id, hotpotqa.HUB.config, hotpotqa.HUB.split) == (
+        "hotpotqa/hotpot_qa",
+        "distractor",
+        "validation",
+    )
+    assert len(hotpotqa.HUB.revision) == 40

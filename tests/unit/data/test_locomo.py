@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 
 from harness.data import locomo
 from harness.data.files import Raw
+from harness.data.files import read as read_file
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
+from harness.tasks import task
 
 
 def conversation(**changed: Any) -> dict[str, Any]:
@@ -95,3 +99,49 @@ def test_the_real_file_has_the_published_counts(real):
     assert len(data.episodes) == 10
     assert sum(len(e.history.messages) for e in data.episodes) == 5882
     assert sum(len({m.time for m in e.history.messages}) for e in data.episodes) == 272
+
+
+def test_a_category_5_question_is_left_out_even_where_it_has_an_answer():
+    both = {"question": "q?", "answer": "x", "adversarial_answer": "y", "evidence": [], "category": 5}
+    assert read(conversation(qa=[*conversation()["qa"], both]))[0].questions == read(conversation())[0].questions
+
+
+def test_the_real_file_holds_the_traps_that_the_reader_survives(real):
+    rows = read_file(real / "locomo/locomo10.json")
+    adversarial = [qa for row in rows for qa in row["qa"] if qa["category"] == 5]
+    assert (len(adversarial), sum("answer" in qa for qa in adversarial)) == (446, 2)
+    assert sum(len(row["qa"]) for row in rows) == 1986
+    episodes = {e.id: e for e in locomo.load(DataSpec()).episodes}
+    numbers = {
+        f"{row['sample_id']}-q{n}": str(qa["answer"])
+        for row in rows
+        for n, qa in enumerate(row["qa"])
+        if isinstance(qa.get("answer"), int)
+    }
+    found = {q.id: q.answers[0] for e in episodes.values() for q in e.questions}
+    assert len(numbers) == 6
+    assert {name: found[name] for name in numbers if name in found} == {n: a for n, a in numbers.items() if n in found}
+    first = rows[0]["conversation"]
+    assert sum(key.endswith("_date_time") for key in first) == 35
+    assert len({m.time for m in episodes["conv-26"].history.messages}) == 19
+    asked = {row["sample_id"]: len(row["qa"]) for row in rows}
+    assert asked == {
+        "conv-26": 199, "conv-30": 105, "conv-41": 193, "conv-42": 260, "conv-43": 242,
+        "conv-44": 158, "conv-47": 190, "conv-48": 239, "conv-49": 196, "conv-50": 204,
+    }  # fmt: skip
+    evidence = {e.id: {m.id for m in e.history.messages} for e in episodes.values()}
+    assert all({*q.evidence} <= evidence[e.id] for e in episodes.values() for q in e.questions)
+
+
+def test_the_real_file_is_read_and_worded_in_seconds_and_little_memory(real):
+    """Measured at 0.1 s; the limit is for a machine that is shared and busy."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    asked = task("locomo")
+    episodes = asked.load(DataSpec(), "test", {}).episodes
+    prompts = [asked.question(q, removed=removed) for e in episodes for q in e.questions for removed in (False, True)]
+    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(prompts) == 2 * 1540
+    assert seconds < 20
+    assert peak < 100 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -108,10 +109,17 @@ def test_fewer_than_asked_for_is_said():
         ([{**HUB, "full_text": [], "title": "", "abstract": ""}], "the paper has no text"),
         ([{**HUB, "abstract": None}], "'abstract' is NoneType, not str"),
         ([{**HUB, "full_text": {"section_name": ["a"], "paragraphs": [[None]]}}], "'paragraphs' holds NoneType at 0"),
-        ([{**HUB, "qas": [{"question": "q", "question_id": "i", "answers": []}]}], "i: the question has no answer"),
+        (
+            [{**HUB, "qas": [{"question": "q", "question_id": "i", "answers": []}]}],
+            "qa 0 .i.: .* no answer",
+        ),
         ({"p1": "text"}, "p1 is no object"),
         ([{"paper_index": 1, "qas": [{"question": "q", "answer": ["a"], "evidence": [" "]}]}], "qa 0: .* no evidence"),
         ([{"paper_index": 1, "qas": [{"question": "q", "answer": [], "evidence": ["e"]}]}], "qa 0: .* no answer"),
+        (
+            [{**HUB, "qas": [{"question": "q", "question_id": "i", "answers": [{"answer": given()}]}]}],
+            "qa 0 .i.: .* no answer",
+        ),
         ({}, "is no object of rows, or an empty one"),
     ],
 )
@@ -119,6 +127,46 @@ def test_a_wrong_row_is_named_with_its_field(rows, said):
     with pytest.raises(HarnessError, match=said) as error:
         read(rows)
     assert "qasper.json" in str(error.value)
+
+
+def test_the_shortest_2219_are_chosen_of_a_file_of_the_official_size():
+    """888 papers with 2,593 questions between them, in an order of its own."""
+    rng = random.Random(0)
+    lengths = rng.sample(range(10, 100_000), 888)
+    rows = [
+        {
+            **HUB,
+            "id": f"p{n}",
+            "full_text": {"section_name": ["S"], "paragraphs": [["x" * length]]},
+            "qas": {
+                "question": ["q" * k for k in range(1, count + 1)],
+                "question_id": [f"p{n}-{k}" for k in range(count)],
+                "answers": [{"answer": [given(free_form_answer="a")]}] * count,
+            },
+        }
+        for n, (length, count) in enumerate(zip(lengths, [3] * 817 + [2] * 71, strict=True))
+    ]
+    everything, chosen = read(rows), read(rows, 2219)
+    assert (len(everything.episodes), len(chosen.episodes), chosen.note) == (2593, 2219, "")
+    assert chosen.episodes == everything.episodes[:2219]
+
+    def size(e):
+        return lengths[int(e.root[1:])] + len(e.questions[0].text)
+
+    assert [size(e) for e in everything.episodes] == sorted(size(e) for e in everything.episodes)
+    assert max(map(size, chosen.episodes)) <= min(map(size, everything.episodes[2219:]))
+    assert len({e.root for e in chosen.episodes}) < 888  # the longest papers go whole: a sample is a question
+    assert read(rows[::-1], 2219).episodes == chosen.episodes  # whatever the order of the file
+
+
+def test_an_annotator_who_left_all_fields_empty_gave_no_answer():
+    qas = [{"question": "q", "question_id": "i", "answers": [{"answer": given()}, {"answer": given(yes_no=True)}]}]
+    assert read([{**HUB, "qas": qas}]).episodes[0].questions[0].answers == ("yes",)
+
+
+def test_the_hub_is_asked_for_the_branch_that_is_no_loading_script():
+    assert (qasper.HUB.id, qasper.HUB.config, qasper.HUB.split) == ("allenai/qasper", "qasper", "train")
+    assert qasper.HUB.revision == "refs/convert/parquet"
 
 
 def test_the_real_rebuilt_file_has_the_published_counts(real):
@@ -134,4 +182,8 @@ def test_the_real_papers_agree_between_the_schemas(real):
     hub = read(read_file(real / "qasper/qasper_hf_train.first10.jsonl"))
     assert (len(hub.episodes), len({e.root for e in hub.episodes})) == (51, 10)
     assert hub.episodes == read(read_file(real / "qasper/qasper-train-v0.3.first10.json")).episodes
-    assert len(read(read_file(real / "qasper/qasper_sample_small.json")).episodes) == 4
+    rows = read_file(real / "qasper/qasper_hf_train.first10.jsonl")
+    assert sum(len(a["answer"]) for row in rows for a in row["qas"]["answers"]) == 68
+    small = read_file(real / "qasper/qasper_sample_small.json")  # time stamps, and no figures_and_tables
+    assert "figures_and_tables" not in next(iter(small.values()))
+    assert len(read(small).episodes) == 4
