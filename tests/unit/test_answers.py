@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -151,6 +153,29 @@ def test_a_task_takes_what_else_it_needs_from_the_line():
 def test_nested_categories_count_in_themselves_and_in_the_wider_ones():
     given = [answers.Scored({"f1": 1.0}, "AR/x"), answers.Scored({"f1": 0.0}, "AR/y"), answers.Scored({"f1": 0.5})]
     assert list(answers.means(given)) == [("f1", 0.5, 3), ("f1/AR", 0.5, 2), ("f1/AR/x", 1.0, 1), ("f1/AR/y", 0.0, 1)]
+
+
+PAGE = Path("docs/scoring.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "rows"), [("locomo", 7), ("hotpotqa", 6)])
+def test_the_examples_of_the_page_are_what_the_rules_give(name, rows):
+    section = re.search(rf"^## {name}$(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE | re.IGNORECASE)[1]
+    head, _, *lines = re.search(r"^\| answer .*?\n\n", section, re.DOTALL | re.MULTILINE)[0].strip().splitlines()
+    _, _, *metrics = (cell.strip() for cell in head.strip("|").split("|"))
+    assert len(lines) == rows
+    for line in lines:
+        answer, gold, *values = (cell.strip() for cell in line.strip("|").split("|"))
+        said = dict(zip(metrics, values, strict=True))
+        category = said.pop("category", None)
+        row = {"prediction": answer, "gold": gold, **({"category": int(category)} if category else {})}
+        q = task(name).question_of(row)
+        assert {m: f"{v:.4f}" for m, v in task(name).score(answer, q).items()} == said
+
+
+def test_the_lines_of_the_page_give_the_scores_of_the_page():
+    given, scores = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert call("locomo", given=given).stdout == scores
 
 
 def test_scoring_imports_no_model_library():

@@ -29,6 +29,12 @@ TESTED = {
         "tests/unit/test_adapters.py::test_both_formats_give_one_trace_and_one_verification",
     "harness adapter verify results/reference/fits/e245918f067faac9 --backbone embedded/smollm2":
         "tests/unit/test_adapters.py::test_both_formats_give_one_trace_and_one_verification",
+    "harness score locomo answers.jsonl --out scores.jsonl":
+        "tests/unit/test_answers.py::test_a_file_goes_in_and_a_whole_file_comes_out",
+    "harness score hotpotqa answers.jsonl --rule release":
+        "tests/unit/test_answers.py::test_either_rule_of_hotpotqa_or_one_of_its_metrics",
+    "harness contamination embedded":
+        "tests/unit/test_contamination.py::test_generated_tasks_share_nothing_with_generated_training",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",
     "python -m harness.reporting.readme": "tests/unit/reporting/test_readme.py::test_only_a_changed_file_is_rewritten",
     "python -m harness.reporting.document > docs/records.md":
