@@ -110,8 +110,9 @@ class Pipeline:
 
         They are those of an evaluation some of whose records are gone, or tell of questions that met an error or were
         skipped for want of something, the record of a measurement that tells the same of a point, and, where fits are
-        to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake makes a missing file again
-        only where something that is missing needs it, and no table may hold a number that no record holds.
+        to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake
+        makes a missing file again only where something that is missing needs it, and no table may hold a number that no
+        record holds.
         """
         broken = []
         for job in jobs(self.experiment):
