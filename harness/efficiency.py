@@ -9,6 +9,7 @@ always. Nothing is fitted: speed does not depend on what parameters hold.
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,7 @@ def measure(experiment: Experiment, job: Job, backbone: Backbone, progress: Prog
     if spec is None:
         raise HarnessError(f"the experiment '{experiment.name}' measures nothing; give it the key 'efficiency'")
     bench = _Bench(experiment, job, backbone, spec, progress)
+    gc.collect()  # once, for it takes longer than a point of a small model
     cls, _ = resolve(row.method, row.with_)
     points = [p for condition in spec.conditions for length in spec.prompt_lengths for p in bench.at(condition, length)]
     if all(point.status == "error" for point in points) and bench.first_error is not None:
@@ -304,6 +306,7 @@ class _Bench:
             failure = _failure(error)
             if failure[0] == "error":
                 self.first_error = self.first_error or error
+            gc.collect()
             for one in kept:
                 one.failure = one.failure or failure
 

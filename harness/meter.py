@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,6 @@ class Meter:
 
     def settle(self) -> int | None:
         """Give back what nobody uses, and tell the bytes in use."""
-        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             return int(torch.cuda.memory_allocated(self.device))
