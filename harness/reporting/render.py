@@ -93,9 +93,9 @@ def size(value: int | None) -> str:
     return f"{value / scale:,.0f} {unit}" if value / scale >= 10 or scale == 1 else f"{value / scale:.1f} {unit}"
 
 
-def times(ratio: Any) -> str:
-    """``(1.24)``; empty where there is no ratio."""
-    return "" if not isinstance(ratio, float) else f"({ratio:.2f})" if ratio >= 0.005 or not ratio else f"({ratio:.1g})"
+def times(ratio: float | None) -> str:
+    """``(1.24)``, two digits below a tenth; empty where there is no ratio."""
+    return "" if ratio is None else f"({ratio:.2f})" if ratio >= 0.1 or not ratio else f"({ratio:.2g})"
 
 
 def rules(spans: Iterable[tuple[str, int]]) -> Markup:
