@@ -98,7 +98,7 @@ def notes(records: Sequence[EfficiencyRecord]) -> list[str]:
         for p in (record.provenance for record in records)
     }
     kinds = {
-        f"Memory is what is {record.memory}; medians of {record.repeats} after {record.warm_up} that do not count."
+        f"Memory: {record.memory}. Times: medians of {record.repeats} after {record.warm_up} that do not count."
         for record in records
     }
     random = sorted({record.backbone for record in records if record.backbone_weights == "random"})
