@@ -1,4 +1,4 @@
-# The whole DAG: prepare -> fit -> evaluate -> tables, figures -> tables/main.tex
+# The whole DAG: prepare -> fit -> evaluate, measure -> tables, figures -> tables/main.tex
 #
 #   snakemake --cores all tables/main.tex
 #   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
@@ -28,8 +28,7 @@ ON = (
 )  # the experiment and its changes, as every call of `harness` takes them
 AT = str(RUN.folder)
 JOB = AT + "/{backbone}/{row}/seed{seed}"
-TABLES = ["main.tex", "main.md", "main.csv", "costs.tex", "costs.md"]
-FIGURES = ["memory.pdf", "memory.png"]
+TABLES, FIGURES = RUN.tables, RUN.figures
 
 
 wildcard_constraints:
@@ -66,7 +65,7 @@ rule publish:
 
 rule tables:
     input:
-        RUN.evaluated,
+        RUN.evaluated + RUN.measured,
     output:
         expand(AT + "/tables/{file}", file=TABLES),
     log:
@@ -122,6 +121,28 @@ rule evaluate:
     shell:
         "harness evaluate {ON:q} --backbone {wildcards.backbone:q} --row {wildcards.row:q}"
         " --seed {wildcards.seed} 2>&1 | tee {log:q}"
+
+
+rule measure:
+    input:
+        AT + "/{backbone}/backbone.json",
+    output:
+        AT + "/{backbone}/{row}/efficiency.json",
+    log:
+        AT + "/{backbone}/{row}/measure.log",
+    benchmark:
+        AT + "/{backbone}/{row}/measure.tsv"
+    priority: -1  # when nothing else is left to do
+    threads: 1024  # all that there are, so that nothing runs beside it
+    resources:
+        mem_mb=200,
+    params:
+        inputs=lambda w: RUN.fingerprint(w.backbone, w.row, 0, "measure"),
+    message:
+        "measure {wildcards.row} on {wildcards.backbone}"
+    shell:
+        "harness measure {ON:q} --backbone {wildcards.backbone:q} --row {wildcards.row:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule fit:

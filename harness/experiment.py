@@ -196,6 +196,25 @@ class Budget(_Model):
     save_every: int = Field(25, ge=1, description="Steps between checkpoints from which a cut-off fit resumes.")
 
 
+class EfficiencySpec(_Model):
+    """Speed and memory, measured for every row beside the bare backbone (specification 5.8)."""
+
+    prompt_lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (4096, 16384, 32768), min_length=1, description="Tokens of the prompt with the history in sight."
+    )
+    decode_lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64, 256), min_length=1, description="Tokens of the answer, whatever they are."
+    )
+    conditions: tuple[Literal["replayed", "removed", "own_text"], ...] = Field(
+        ("replayed", "removed"),
+        min_length=1,
+        description="replayed: history in the prompt; removed: written first, and in a row that puts text back, that.",
+    )
+    repeats: int = Field(3, ge=1, description="Runs of each point that count.")
+    warm_up: int = Field(1, ge=0, description="Runs before them that do not.")
+    seed: int = Field(0, description="Seed of the parameters that a method starts with.")
+
+
 class RunSpec(_Model):
     """Where and how jobs run. Nothing here may change a number beyond arithmetic noise."""
 
@@ -218,7 +237,7 @@ class Experiment(_Model):
     title: str = Field("", description="One line for the caption of the table.")
     backbones: dict[Slug, BackboneSpec]
     rows: tuple[RowSpec, ...]
-    tasks: tuple[TaskSpec, ...]
+    tasks: tuple[TaskSpec, ...] = ()
     seeds: tuple[int, ...] = Field((42,), description="Training seeds; each gives a fit a row.")
     donors: int = Field(3, ge=1, description="Fixed derangements averaged in the donor arm.")
     primary: str = Field("", description="Task of the one primary contrast, own - donor under `removed`.")
@@ -233,6 +252,11 @@ class Experiment(_Model):
     )
     training: TrainSpec = TrainSpec()
     budget: Budget = Budget()
+    efficiency: EfficiencySpec | None = Field(
+        None,
+        exclude_if=lambda spec: spec is None,
+        description="Measure speed and memory too; an experiment that does may have no tasks.",
+    )
     run: RunSpec = RunSpec()
 
     @model_validator(mode="after")
@@ -242,7 +266,7 @@ class Experiment(_Model):
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise ValueError(f"{what} '{sorted(twice)[0]}' is named twice; give each its own name with '{key}'")
-            if not names:
+            if not names and not (what == "task" and self.efficiency):
                 raise ValueError(f"no {what}s are named; name at least one")
         return self
 
@@ -283,16 +307,39 @@ class Cell:
 
 
 def jobs(experiment: Experiment) -> list[Job]:
-    """Every job, in the order of the file. Rows that learn nothing run once, under the first seed."""
+    """Every job, in the order of the file. Rows that learn nothing run once, under the first seed.
+
+    Where there are no tasks there is none.
+    """
     from harness.registry import resolve
 
-    found = []
+    found: list[Job] = []
+    if not experiment.tasks:
+        return found
     for backbone in experiment.backbones:
         for row in experiment.rows:
             cls, _ = resolve(row.method, row.with_)
             seeds = experiment.seeds if cls.capabilities.fits else experiment.seeds[:1]
             found += [Job(experiment.name, backbone, row.row, seed) for seed in seeds]
     return found
+
+
+def measurements(experiment: Experiment) -> list[Job]:
+    """A job for each backbone and row whose speed and memory are measured, in the order of the file."""
+    spec = experiment.efficiency
+    if spec is None:
+        return []
+    return [Job(experiment.name, b, row.row, spec.seed) for b in experiment.backbones for row in experiment.rows]
+
+
+def measured_under(served: Any, asked: str) -> str | None:
+    """The condition that a row of these conditions is measured under where ``asked`` is; None where it serves none.
+
+    Where the history is out of sight, a memory that is text is put back.
+    """
+    if asked in served:
+        return asked
+    return "own_text" if asked == "removed" and "own_text" in served else None
 
 
 def cells(experiment: Experiment, job: Job) -> list[Cell]:

@@ -163,6 +163,24 @@ def _likelihoods(
     return list(zip(total, greedy, strict=True))
 
 
+def forced(
+    backbone: Backbone, asked: Prompt, steering: Steering, steps: int, heard: Callable[[int, torch.Tensor], None]
+) -> None:
+    """Read a prompt and decode exactly ``steps`` greedy tokens after it, ends of turn among them: for measurements.
+
+    Args:
+        heard: Called with the number of each token and the token [1] as soon as it is chosen.
+    """
+
+    def choose(at: int, scores: torch.Tensor) -> torch.Tensor:
+        token = scores.argmax(-1)
+        heard(at, token)
+        return token
+
+    with _steered(backbone, steering):
+        _walk(backbone, asked, steering, 1, steps, choose, Seconds())
+
+
 def _woven(
     backbone: Backbone, asked: Prompt, steering: Steering, max_new_tokens: int, stop: Sequence[str], seconds: Seconds
 ) -> Answer:

@@ -1,4 +1,4 @@
-"""What a worker does: prepare a backbone, fit a method, evaluate a job's cells. JSON in, JSON out.
+"""What a worker does: prepare a backbone, fit a method, evaluate a job's cells, measure. JSON in, JSON out.
 
 A worker keeps the last backbone warm. Everything is resumable: fits from checkpoints, cells from their records,
 a cell that was cut off from its journal.
@@ -20,7 +20,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, fits, records, tuning
+from harness import backbones, cells, efficiency, efficiency_records, fits, records, tuning
 from harness.backbones import Backbone
 from harness.episodes import Episode
 from harness.errors import HarnessError
@@ -43,8 +43,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Do one job.
 
     Args:
-        request: ``kind`` (prepare, fit, evaluate), ``experiment`` (resolved), ``backbone``, ``row``, ``seed``,
-            ``results`` (folder), ``retrain``, ``progress`` (file).
+        request: ``kind`` (prepare, fit, evaluate, measure), ``experiment`` (resolved), ``backbone``, ``row``,
+            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file).
 
     Raises:
         HarnessError: the input is refused, or a gate failed.
@@ -59,7 +59,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         progress=Progress(request.get("progress")),
     )
     plug(work.experiment.plugins)
-    kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate}
+    kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure}
     return kinds[request["kind"]](work)
 
 
@@ -273,6 +273,16 @@ def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
         e.with_questions(replace(q, text=material.task.question(q, removed=True)) for q in e.questions)
         for e in material.episodes[:2]
     ]
+
+
+# --- measure ---
+
+
+def _measure(work: _Work) -> dict[str, Any]:
+    """Leave the record of the row's speed and memory; a later call measures anew."""
+    record = efficiency.measure(work.experiment, work.job, work.open(), work.progress)
+    path = efficiency_records.save(record, work.results)
+    return {"record": str(path), "points": len(record.points)}
 
 
 def reset() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness import cluster, config
+from harness import cluster, config, efficiency_records
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
-from harness.experiment import Job, cells, jobs
+from harness.experiment import Job, cells, jobs, measurements
 from harness.plan import fingerprint, learns, lines, plan
 
 KEYS = ("experiment", "methods", "plugin", "set", "retrain")
@@ -66,6 +66,26 @@ class Pipeline:
         return [self.results / job.path / "evaluated.json" for job in jobs(self.experiment)]
 
     @property
+    def measured(self) -> list[Path]:
+        """The record that each measurement leaves."""
+        return [
+            efficiency_records.path_of(self.results, job.experiment, job.backbone, job.row)
+            for job in measurements(self.experiment)
+        ]
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that the experiment has: of answers and what they cost, of speed and memory."""
+        costs = ["costs.tex", "costs.md"] if self.experiment.tasks else []
+        speed = ["efficiency.tex", "efficiency.md", "efficiency.csv"] if self.experiment.efficiency else []
+        return ["main.tex", "main.md", "main.csv", *costs, *speed]
+
+    @property
+    def figures(self) -> list[str]:
+        """Its figures, which are of answers."""
+        return ["memory.pdf", "memory.png"] if self.experiment.tasks else []
+
+    @property
     def reporting(self) -> str:
         """Digest of all files that tables and figures are made by, beside the records."""
         folders = (Path(__file__).with_name("reporting"), Path("tables/templates"), Path("tables/reported"))
@@ -78,10 +98,10 @@ class Pipeline:
         fitted = self.results / job.path / "fit.json"
         return fitted if learns(self.experiment, job) else self.folder / backbone / "backbone.json"
 
-    def job(self, backbone: str, row: str, seed: str) -> Job:
+    def job(self, backbone: str, row: str, seed: str | int) -> Job:
         return Job(self.experiment.name, backbone, row, int(seed))
 
-    def fingerprint(self, backbone: str, row: str, seed: str, step: str) -> str:
+    def fingerprint(self, backbone: str, row: str, seed: str | int, step: str) -> str:
         """As :func:`harness.plan.fingerprint`."""
         return fingerprint(self.experiment, self.job(backbone, row, seed), step)
 
@@ -89,9 +109,10 @@ class Pipeline:
         """Take away marks that do not hold, so that their steps are done again.
 
         They are those of an evaluation some of whose records are gone, or tell of questions that met an error or were
-        skipped for want of something, and, where fits are to be learned anew, those
-        of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake makes a missing file again
-        only where something that is missing needs it, and no table may hold a number that no record holds.
+        skipped for want of something, the record of a measurement that tells the same of a point, and, where fits are
+        to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake
+        makes a missing file again only where something that is missing needs it, and no table may hold a number that no
+        record holds.
         """
         broken = []
         for job in jobs(self.experiment):
@@ -101,6 +122,7 @@ class Pipeline:
                 broken.append(evaluated)
             if self.retrain and fitted.exists() and not self._learned_here(fitted):
                 broken += [fitted, evaluated]
+        broken += [record for record in self.measured if record.exists() and _unmeasured(record)]
         if broken:
             for path in [*broken, self.folder / "tables" / "main.tex", self.published / "main.tex"]:
                 path.unlink(missing_ok=True)
@@ -142,6 +164,11 @@ def _unanswered(record: Path) -> bool:
     """Whether another run may answer more of a record's questions. Read as JSON: Snakemake's process stays light."""
     failures = json.loads(record.read_text(encoding="utf-8")).get("failures", ())
     return any(failure["status"] in RETRIED for failure in failures)
+
+
+def _unmeasured(record: Path) -> bool:
+    """Whether another run may measure more of a record's points."""
+    return any(point["status"] in RETRIED for point in json.loads(record.read_text(encoding="utf-8"))["points"])
 
 
 def dry(words: Iterable[str]) -> bool:

@@ -27,7 +27,18 @@ from typing import Any
 
 from harness.episodes import digest
 from harness.errors import HarnessError
-from harness.experiment import BackboneSpec, Cell, Experiment, Job, TaskSpec, cells, jobs, row_of
+from harness.experiment import (
+    BackboneSpec,
+    Cell,
+    Experiment,
+    Job,
+    TaskSpec,
+    cells,
+    jobs,
+    measured_under,
+    measurements,
+    row_of,
+)
 from harness.method import MethodConfig
 from harness.registry import ROOMS, resolve, source_file
 from harness.tasks import Prompts, select, task
@@ -51,6 +62,8 @@ TRAINED_PARAMETERS = 1e5
 TRAINED_SHARE = 0.01
 """Trained parameters, of the backbone's; a checkpoint keeps them and two moments in fp32."""
 SAMPLE_BYTES = 300
+RECORD_BYTES = 40_000
+"""Of a record of speed and memory."""
 
 OFFICIAL = {"locomo": (10, 1540, 20_000), "hotpotqa": (7405, 7405, 1_300), "qasper": (2219, 2219, 5_000)}
 """Histories, questions and tokens a history of the official files, where they are not at hand to be counted."""
@@ -71,7 +84,7 @@ class Estimate:
 
     job: Job
     step: str
-    """``fit``, or the cell's task, condition and arm."""
+    """``fit``, ``measure``, or the cell's task, condition and arm."""
     cells: int
     tokens: int
     seconds: float
@@ -86,14 +99,14 @@ def learns(experiment: Experiment, job: Job) -> bool:
 
 
 def plan(experiment: Experiment) -> list[Estimate]:
-    """The cost of every fit and of every cell, in the order of the file."""
+    """The cost of every fit, cell and measurement, in the order of the file."""
     sizes = {spec.name: size(experiment, spec) for spec in experiment.tasks}
     found = []
     for job in jobs(experiment):
         if learns(experiment, job):
             found.append(_fit(experiment, job))
         found += _cells(experiment, job, sizes)
-    return found
+    return found + [_measurement(experiment, job) for job in measurements(experiment)]
 
 
 def size(experiment: Experiment, spec: TaskSpec) -> Size:
@@ -166,6 +179,30 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
         disk = SAMPLE_BYTES * draws * asked.questions
         name = f"{cell.task}/{cell.condition}/{cell.arm}"
         yield Estimate(job, name, 1, round(load.tokens), seconds, _gpu_hours(experiment, seconds), disk)
+
+
+def _measurement(experiment: Experiment, job: Job) -> Estimate:
+    """Every point as often as it is repeated: the bare backbone's whole prompt, and the row's own and its write."""
+    spec, row = experiment.efficiency, row_of(experiment, job)
+    assert spec is not None, "only an experiment that measures has measurements"
+    cls, config = resolve(row.method, row.with_)
+    count = parameters(experiment.backbones[job.backbone])
+    served = [c for asked in spec.conditions if (c := measured_under(cls.capabilities.arms, asked))]
+    load, seconds = Load(0, 0), 0.0
+    for length in spec.prompt_lengths:
+        one = Size(1, 1, length)
+        for condition in served:
+            cell = Cell(job, "", condition, "own")
+            if condition != "replayed":
+                load += _writing(one, config.write_load(length, _device(experiment)))
+            for read in (cell, replace(cell, condition="replayed")):
+                load += _asking(read, one, config) * len(spec.decode_lengths)
+                context = _context(read, one, config)
+                seconds += sum(_decoding(experiment, count, one, context, n) for n in spec.decode_lengths)
+    turns = spec.warm_up + spec.repeats + 1  # in one more, memory is measured
+    seconds = turns * (seconds + _operations(count, load.tokens, load.pairs) / _speed(experiment, OPERATIONS))
+    gpu_hours = _gpu_hours(experiment, seconds)
+    return Estimate(job, "measure", 0, round(turns * load.tokens), seconds, gpu_hours, RECORD_BYTES)
 
 
 @dataclass(frozen=True)
@@ -273,9 +310,19 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
     """Digest of all that a step's result follows from; a step is done again when it changes.
 
     Args:
-        step: ``fit`` or ``evaluate``.
+        step: ``fit``, ``evaluate`` or ``measure``.
     """
     row = row_of(experiment, job)
+    if step == "measure":
+        return digest(
+            [
+                experiment.backbones[job.backbone].model_dump(mode="json"),
+                row.model_dump(mode="json"),
+                sources(resolve(row.method, row.with_)[0].name),
+                experiment.efficiency and experiment.efficiency.model_dump(mode="json"),
+                experiment.run.model_dump(mode="json", exclude={"executor", "workers", "batch_size"}),
+            ]
+        )[:16]
     parts: list[Any] = [
         experiment.backbones[job.backbone].model_dump(mode="json"),
         row.model_dump(mode="json"),
@@ -312,7 +359,8 @@ def _sources(file: Path) -> list[str]:
 def lines(experiment: Experiment, estimates: list[Estimate]) -> Iterator[list[str]]:
     """The rows of the printed plan, the total last."""
     for e in estimates:
-        yield [f"{e.job.backbone}/{e.job.row}/seed{e.job.seed}", e.step, str(e.cells or ""), *_amounts(e)]
+        seed = "" if e.step == "measure" else f"/seed{e.job.seed}"
+        yield [f"{e.job.backbone}/{e.job.row}{seed}", e.step, str(e.cells or ""), *_amounts(e)]
     total = Estimate(
         estimates[0].job,
         "",

@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from harness import fits, records
+from harness import efficiency_records, fits, records
 from harness.errors import HarnessError
-from harness.experiment import Experiment, Job, cells, jobs
+from harness.experiment import Experiment, Job, cells, jobs, measurements
 from harness.records import atomic
 
 REFERENCE = Path("reference")
@@ -18,7 +18,7 @@ TEXT = ["answer", "notes"]
 
 
 def publish(experiment: Experiment, results: Path) -> Path:
-    """Copy what a table needs: records, samples without text, fits and the facts of each job.
+    """Copy what a table needs: records, samples without text, measurements, fits and the facts of each job.
 
     Answers to generated episodes are ours and stay; those to official data go, their digests remain.
 
@@ -34,12 +34,20 @@ def publish(experiment: Experiment, results: Path) -> Path:
         for job in jobs(experiment)
         for cell in cells(experiment, job)
     ]
-    for cell, record in found:
-        if record.provenance.dirty:
-            raise HarnessError(f"{cell.id} was made with uncommitted changes; commit, run again, then publish")
+    measured = [
+        efficiency_records.load(efficiency_records.path_of(results, job.experiment, job.backbone, job.row))
+        for job in measurements(experiment)
+    ]
+    made = [(cell.id, record.provenance) for cell, record in found]
+    made += [(f"{record.backbone}/{record.row}/{efficiency_records.FILE}", record.provenance) for record in measured]
+    for name, provenance in made:
+        if provenance.dirty:
+            raise HarnessError(f"{name} was made with uncommitted changes; commit, run again, then publish")
     for cell, record in found:
         _samples(results / cell.path, reference / cell.path, keep_text=record.provenance.data["source"] == "generated")
         shutil.copyfile(results / cell.path / "record.json", reference / cell.path / "record.json")
+    for measurement in measured:
+        efficiency_records.save(measurement, reference)
     for job in jobs(experiment):
         _job(job, results, reference)
     return reference / experiment.name

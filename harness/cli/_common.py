@@ -93,7 +93,7 @@ def hand_in(
         raise HarnessError(f"the experiment '{experiment.name}' has no backbone '{backbone}'; {hint}")
     if kind != "prepare" and row not in rows:
         raise HarnessError(f"the experiment '{experiment.name}' has no row '{row}'; {nearest(row, rows)}")
-    if kind != "prepare" and seed not in experiment.seeds:
+    if kind not in ("prepare", "measure") and seed not in experiment.seeds:
         known = ", ".join(map(str, experiment.seeds))
         raise HarnessError(f"the experiment '{experiment.name}' has no seed {seed}; known: {known}")
     label = " ".join(filter(None, [kind, backbone, row]))

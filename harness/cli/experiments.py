@@ -27,12 +27,12 @@ def plan(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006 - t
 @app.command()
 def validate(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006
     """Check an experiment file; say nothing was wrong, or what, where and the mend."""
-    from harness.experiment import cells, jobs
+    from harness.experiment import cells, jobs, measurements
 
     experiment = load(name, changes)
-    found = jobs(experiment)
+    found, measured = jobs(experiment), len(measurements(experiment))
     count = sum(len(cells(experiment, job)) for job in found)
-    typer.echo(f"{experiment.name}: {len(found)} jobs, {count} cells")
+    typer.echo(f"{experiment.name}: {len(found)} jobs, {count} cells" + (f", {measured} measured" if measured else ""))
 
 
 @app.command()

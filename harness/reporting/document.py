@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from harness import efficiency_records
 from harness.records import SAMPLE_COLUMNS, Costs, Failure, GateOutcome, Provenance, Record, Score
 from harness.reporting.render import markdown
 
@@ -26,6 +27,11 @@ A cell leaves two files under `results/<experiment>/<backbone>/<row>/seed<N>/<ta
 and `samples.parquet`. Both appear only when whole, the samples first. This page is written by
 `python -m harness.reporting.document > docs/records.md` from the types in `harness/records.py`.
 """
+EFFICIENCY = """# The record of a measurement
+
+A row whose speed and memory are measured leaves `results/<experiment>/<backbone>/<row>/efficiency.json`
+([efficiency.md](efficiency.md)). Its types are in `harness/efficiency_records.py`.
+"""
 
 
 def document() -> str:
@@ -34,6 +40,8 @@ def document() -> str:
     parts += [_section(model) for model in (Record, Score, Failure, GateOutcome, Costs, Provenance)]
     columns = "\n".join(f"| `{name}` | {markdown(text)} |" for name, text in SAMPLE_COLUMNS.items())
     parts.append(f"## samples.parquet\n\nOne row a question and draw.\n\n| column | holds |\n|---|---|\n{columns}\n")
+    measured = ("EfficiencyRecord", "Point", "Side", "Figures", "Run", "Peaks")
+    parts += [EFFICIENCY, *(_section(getattr(efficiency_records, name)) for name in measured)]
     return "\n".join(parts)
 
 

@@ -75,6 +75,29 @@ def entry(place: Any) -> str:
     return f"{shown} ({place.remark})" if shown and place.remark else shown or place.remark
 
 
+def seconds(value: float | None) -> str:
+    """Three digits; empty where nothing was measured."""
+    return "" if value is None else f"{value:.3g}" if value >= 1e-4 else "0"
+
+
+def speed(value: float | None) -> str:
+    """Tokens a second, three digits or whole ones."""
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def size(value: int | None) -> str:
+    """Bytes in MB, two digits or whole ones; smaller ones in KB or bytes."""
+    if value is None:
+        return ""
+    unit, scale = next((pair for pair in (("MB", 1e6), ("KB", 1e3)) if value >= pair[1]), ("B", 1))
+    return f"{value / scale:,.0f} {unit}" if value / scale >= 10 or scale == 1 else f"{value / scale:.1f} {unit}"
+
+
+def times(ratio: float | None) -> str:
+    """``(1.24)``, two digits below a tenth; empty where there is no ratio."""
+    return "" if ratio is None else f"({ratio:.2f})" if ratio >= 0.1 or not ratio else f"({ratio:.2g})"
+
+
 def rules(spans: Iterable[tuple[str, int]]) -> Markup:
     """A ``\\cmidrule`` under each heading that spans so many columns; the first column is the label's."""
     drawn, start = "", 2
@@ -102,6 +125,7 @@ def _environment(suffix: str) -> Environment:
         comment_end_string="#>",
     )
     environment.filters.update(value=value, interval=interval, cell=cell, entry=entry, rules=rules)
+    environment.filters.update(seconds=seconds, speed=speed, size=size, times=times)
     return environment
 
 

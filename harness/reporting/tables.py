@@ -1,4 +1,5 @@
-"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone, and ``costs``, with the times.
+"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone; ``costs``, with the times; and
+``efficiency`` where an experiment measures it.
 
 ``main`` has three parts: each row's own memory beside its controls; every metric and category under either scoring
 rule; the paper's number beside ours.
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 
 from harness.experiment import Experiment
 from harness.records import Record, atomic
-from harness.reporting.notes import notes
+from harness.reporting import efficiency
+from harness.reporting.notes import Note, notes
 from harness.reporting.render import render
 from harness.reporting.reported import Comparison, comparisons
 from harness.reporting.summary import Place, Summary, spread
@@ -83,7 +85,7 @@ class Detail:
 
 
 def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
-    """Write ``main.{tex,md,csv}`` and ``costs.{tex,md}``.
+    """Write ``main.{tex,md,csv}``, ``costs.{tex,md}`` of tasks, ``efficiency.{tex,md,csv}`` where it is measured.
 
     Args:
         experiment: What was to be run; it fixes rows, columns and their order.
@@ -96,6 +98,16 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
     Raises:
         HarnessError: a record or its samples are torn, doubled, foreign or at odds; nothing is written then.
     """
+    texts = _of_answers(experiment, results) if experiment.tasks else _without_answers(experiment)
+    if experiment.efficiency:
+        texts |= efficiency.texts(experiment, results)
+    for name, text in texts.items():
+        with atomic(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return [out / name for name in texts]
+
+
+def _of_answers(experiment: Experiment, results: Path) -> dict[str, str]:
     summary = Summary(experiment, results)
     beside = comparisons(experiment, summary)
     main = {
@@ -108,17 +120,23 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
     jobs = costs_of(summary)
     beside_answers = [job for job in jobs if any(round(job[name], 1) for name in BESIDE)]
     costs = {"experiment": experiment, "jobs": jobs, "beside": beside_answers, "measured_on": _measured_on(summary)}
-    texts = {
+    return {
         "main.tex": render("main.tex", **main),
         "main.md": render("main.md", **main),
         "main.csv": _csv(_lines(summary, beside)),
         "costs.tex": render("costs.tex", **costs),
         "costs.md": render("costs.md", **costs),
     }
-    for name, text in texts.items():
-        with atomic(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    return [out / name for name in texts]
+
+
+def _without_answers(experiment: Experiment) -> dict[str, str]:
+    """The main table of an experiment that asks nothing: it says what the experiment is instead."""
+    rows = ", ".join(row.row for row in experiment.rows)
+    said = Note(
+        "Answers", f"none are asked for. Speed and memory are measured of {rows}; they stand in efficiency.tex."
+    )
+    main = {"experiment": experiment, "panels": [], "details": [], "comparisons": [], "notes": [said]}
+    return {"main.tex": render("main.tex", **main), "main.md": render("main.md", **main), "main.csv": _csv([])}
 
 
 def columns(experiment: Experiment) -> Iterator[Column]:

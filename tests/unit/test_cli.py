@@ -46,6 +46,7 @@ def test_methods_counts_what_each_trains():
 
 def test_validate_counts_jobs_and_cells():
     assert call("validate", "smoke").output == "smoke: 4 jobs, 13 cells\n"
+    assert call("validate", "efficiency").output == "efficiency: 0 jobs, 0 cells, 21 measured\n"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,8 @@ def test_validate_counts_jobs_and_cells():
         (["fit", "smoke", "--backbone", "tiny_lama", "--row", "lora"], "did you mean 'tiny_llama'?"),
         (["fit", "smoke", "--backbone", "tiny_llama", "--row", "lorra"], "did you mean 'lora'?"),
         (["evaluate", "smoke", "--backbone", "tiny_llama", "--row", "lora", "--seed", "7"], "known: 42"),
+        (["measure", "smoke", "--backbone", "tiny_llama", "--row", "lora"], "give it the key 'efficiency'"),
+        (["measure", "efficiency", "--backbone", "small_qwen3", "--row", "lorra"], "did you mean 'lora'?"),
         (["methods", "--backbone", "qwen3-4", "--parameters"], "did you mean 'qwen3-4b'?"),
     ],
 )

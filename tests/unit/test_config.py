@@ -121,3 +121,22 @@ def test_one_task_may_be_asked_twice_under_two_names(written):
     assert (first.name, second.name) == ("write_clear_read", "more")
     assert "as_" not in first.model_dump()
     assert second.model_dump()["as_"] == "more"
+
+
+def test_an_experiment_may_measure_and_ask_nothing(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = "name: x\nbackbones: {tiny: {random: tiny-llama}}\nrows: [frozen]\n"
+    path.write_text(text + "efficiency: {prompt_lengths: [256]}\n")
+    experiment = config.load(str(path))
+    assert experiment.tasks == ()
+    assert (experiment.efficiency.prompt_lengths, experiment.efficiency.decode_lengths) == ((256,), (64, 256))
+    path.write_text(text)
+    with pytest.raises(HarnessError, match="no tasks are named; name at least one"):
+        config.load(str(path))
+    path.write_text(text + "efficiency: {prompt_lengths: []}\n")
+    with pytest.raises(HarnessError, match="line 4"):
+        config.load(str(path))
+
+
+def test_what_measures_nothing_says_nothing_of_it():
+    assert "efficiency" not in config.load("smoke").model_dump()

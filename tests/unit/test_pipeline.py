@@ -104,3 +104,41 @@ def test_the_plan_names_every_cell(capsys):
     assert all(
         f"{c.task}/{c.condition}/{c.arm}" in told for job in jobs(run.experiment) for c in cells(run.experiment, job)
     )
+
+
+MEASURE = {"experiment": "efficiency", "set": "run.executor=inline"}
+
+
+def test_what_is_only_measured_has_tables_and_no_figures():
+    run = Pipeline(MEASURE)
+    assert run.evaluated == []
+    assert run.figures == []
+    assert run.tables == ["main.tex", "main.md", "main.csv", "efficiency.tex", "efficiency.md", "efficiency.csv"]
+    assert run.measured[0].parts[-2:] == ("frozen", "efficiency.json")
+
+
+def test_what_is_only_asked_has_nothing_measured():
+    run = Pipeline(INLINE)
+    assert run.measured == []
+    assert "costs.tex" in run.tables
+    assert "efficiency.tex" not in run.tables
+
+
+@pytest.mark.parametrize(("status", "again"), [("ok", False), ("unsupported", False), ("skipped", True)])
+def test_a_measurement_that_lacked_something_is_made_again(tmp_path, status, again):
+    run = Pipeline(MEASURE, tmp_path, tmp_path / "published")
+    record = run.measured[0]
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"points": [{"status": "ok"}, {"status": status}]}))
+    run.forget()
+    assert record.exists() != again
+
+
+def test_a_measurement_follows_from_its_lengths_and_device_and_not_from_workers():
+    def prints(*changes):
+        return Pipeline({**MEASURE, "set": list(changes)}).fingerprint("small_qwen3", "lora", 0, "measure")
+
+    before = prints("run.executor=inline")
+    assert prints("run.workers=2", "run.executor=inline") == before
+    assert prints("efficiency.repeats=4") != before
+    assert prints("run.dtype=bfloat16") != before

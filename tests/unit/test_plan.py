@@ -191,3 +191,12 @@ def test_one_gpu_takes_a_night():
     assert 5 < sum(e.gpu_hours for e in planning.plan(one)) <= 12
     sizes = {spec.name: planning.size(one, spec).questions for spec in one.tasks}
     assert (sizes["locomo"], sizes["hotpotqa"]) == (1540, 1000)
+
+
+def test_measurements_are_planned_and_longer_ones_cost_more():
+    estimates = planning.plan(config.load("efficiency"))
+    assert {e.step for e in estimates} == {"measure"}
+    assert len(estimates) == len(config.load("efficiency").rows)
+    longer = planning.plan(config.load("efficiency", ["efficiency.prompt_lengths=[512, 2048]"]))
+    assert all(b.tokens > a.tokens and b.seconds > a.seconds for a, b in zip(estimates, longer, strict=True))
+    assert next(planning.lines(config.load("efficiency"), estimates))[:2] == ["small_qwen3/frozen", "measure"]

@@ -82,3 +82,19 @@ def test_a_run_with_uncommitted_changes_is_refused(run):
 def test_a_run_that_is_not_whole_is_refused(run, tmp_path):
     with pytest.raises(HarnessError, match="there is no record"):
         publish.publish(run[0], tmp_path)
+
+
+def test_measurements_are_copied_and_not_of_uncommitted_code(tmp_path, monkeypatch):
+    lengths = "efficiency={prompt_lengths: [100], decode_lengths: [2], repeats: 1, warm_up: 0}"
+    experiment = config.load("efficiency", ["rows=[frozen]", "backbones={tiny: {random: tiny-llama}}", lengths])
+    request = {"kind": "measure", "backbone": "tiny", "row": "frozen", "results": str(tmp_path)}
+    request["experiment"] = experiment.model_dump(mode="json", by_alias=True)
+    for dirty in (True, False):
+        monkeypatch.setattr("harness.provenance.code", lambda dirty=dirty: ("c" * 40, dirty))
+        jobs.run(request)
+        if dirty:
+            with pytest.raises(HarnessError, match=r"tiny/frozen/efficiency\.json was made with uncommitted changes"):
+                publish.publish(experiment, tmp_path)
+    publish.publish(experiment, tmp_path)
+    place = ("efficiency", "tiny", "frozen", "efficiency.json")
+    assert tmp_path.joinpath("reference", *place).read_bytes() == tmp_path.joinpath(*place).read_bytes()
