@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Set
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from harness.data.names import NAMES
 from harness.errors import HarnessError
@@ -56,13 +56,21 @@ class Knobs(BaseModel):
     facts: int = Field(4, ge=1, le=400, description="Generated rows: what is asked; questions of a row, about.")
     distractors: int = Field(4, ge=0, le=2000, description="Generated rows: facts and documents that nothing asks for.")
     updates: int = Field(1, ge=0, le=16, description="Generated facts: older values of each asked one, told before it.")
-    hops: int = Field(2, ge=1, le=6, description="Generated facts: links of a chain that a multi-hop question follows.")
+    hops: int = Field(
+        2,
+        ge=1,
+        le=6,
+        validate_default=True,
+        description="Generated facts: links of a chain that a multi-hop question follows.",
+    )
 
-    @model_validator(mode="after")
-    def _enough_people(self) -> Knobs:
-        if self.facts * (self.hops + self.updates) + self.distractors > PEOPLE:
+    @field_validator("hops")
+    @classmethod
+    def _enough_people(cls, hops: int, others: ValidationInfo) -> int:
+        facts, distractors, updates = (others.data.get(name, 0) for name in ("facts", "distractors", "updates"))
+        if facts * (hops + updates) + distractors > PEOPLE:
             raise ValueError(f"facts x (hops + updates) + distractors may not exceed {PEOPLE:,}, the names there are")
-        return self
+        return hops
 
 
 def rows(count: int, knobs: Knobs, wanted: Set[str], seed: int) -> list[dict[str, Any]]:
@@ -125,7 +133,9 @@ def _facts(rng: random.Random, knobs: Knobs) -> tuple[str, Asked, Asked]:
             else:
                 told.append((keys[-1], _other(rng, values[-1])))
         told += zip(keys, values, strict=True)
-        single.append((_who(links[changed], path[changed]) if changed < hops - 1 else _where(path[-1]), values[changed]))
+        single.append(
+            (_who(links[changed], path[changed]) if changed < hops - 1 else _where(path[-1]), values[changed])
+        )
         way = "".join(f"the {link} of " for link in reversed(links))
         chained.append((_where(way + path[0]), values[-1]))
     lines = [f"{n}. {key} {value}.\n" for n, (key, value) in enumerate(_in_time(told, rng))]

@@ -204,7 +204,7 @@ def _squad(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]
     data, name = part(root, "squad_v2/dev-v2.0.json", "squad_v2/dev-v2.0.16articles.json.gz")
     paragraphs = [p for article in field(data, "data", list, name) for p in article["paragraphs"]]
     asked = [
-        (qa["question"], list(dict.fromkeys(a["text"] for a in qa["answers"])), [p["context"]])
+        (qa["question"].strip(), list(dict.fromkeys(a["text"] for a in qa["answers"])), [p["context"]])
         for p in paragraphs
         for qa in p["qas"]
         if not qa["is_impossible"]
