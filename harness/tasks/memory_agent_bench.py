@@ -11,11 +11,11 @@ from harness.data import memory_agent_bench
 from harness.data.files import TaskData
 from harness.data.memory_agent_bench import Sizes
 from harness.data.memory_agent_bench.inventory import Rule, source_of
-from harness.data.memory_agent_bench.movies import recommended
+from harness.data.memory_agent_bench.movies import recommended, title
 from harness.episodes import Question
 from harness.experiment import DataSpec
 from harness.scoring import exact, f1, normalize, normalize_release
-from harness.tasks.base import Metric, Split, Task, TaskSettings
+from harness.tasks.base import Metric, Split, Task, TaskSettings, golds, text_of
 
 RECALL_AT = 5
 
@@ -51,6 +51,15 @@ class MemoryAgentBench(Task):
     def answer(self, text: str) -> str:
         """All of it: some rules want the first line, some a list of lines."""
         return text.strip()
+
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """Of a line with a ``category``, by name; gold movies are numbers, as the benchmark has them."""
+        category, accepted = text_of(row, "category"), golds(row)
+        if source_of(category).rule == "recall":
+            titles = memory_agent_bench.entities()
+            accepted = tuple(title(gold, titles, "the field 'gold'") for gold in accepted)
+        return Question("", "", accepted, category)
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """By the rule of the question's sub-data set, from 0 to 1.

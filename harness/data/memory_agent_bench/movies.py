@@ -29,7 +29,7 @@ def title(gold: str, titles: Mapping[int, str], where: str) -> str:
         return titles[int(gold)]
     except (ValueError, KeyError) as error:
         raise HarnessError(
-            f"{where}: 'answers' has '{gold}', which is no movie's number; fetch the file again"
+            f"{where}: the gold answer '{gold}' is no movie's number; compare redial/entity2id.json"
         ) from error
 
 

@@ -283,7 +283,7 @@ def test_movies_need_the_file_that_names_them(data_folder):
     (data_folder / "redial").mkdir()
     (data_folder / bench.ENTITIES[0]).write_text('{"<http://x/Two_Suns_(1999_film)>": 7}')
     assert read(movies).episodes[0].questions[0].answers == ("Two Suns",)
-    with pytest.raises(HarnessError, match="question 0: 'answers' has '8', which is no movie's number"):
+    with pytest.raises(HarnessError, match="question 0: the gold answer '8' is no movie's number"):
         read(row("recsys_redial_full", answers=[["8"]]))
 
 

@@ -326,6 +326,16 @@ def test_only_the_first_five_count(library):
     assert TASK.score(listed, question)["score"] == 0.5
 
 
+def test_lines_of_others_name_their_sub_data_set_and_give_movies_as_numbers(library):
+    line = {"prediction": "1. Up", "category": "recsys_redial_full", "gold": ["4"]}
+    assert TASK.score("1. Up", TASK.question_of(line))["score"] == 1.0
+    with pytest.raises(HarnessError, match="category"):
+        TASK.question_of({"prediction": "x", "gold": "x"})
+    with pytest.raises(HarnessError, match="'Up' is no movie's number"):
+        TASK.question_of({**line, "gold": "Up"})
+    assert TASK.question_of({"category": "TTL/nlu", "gold": 12}).answers == ("12",)
+
+
 # --- the task ---
 
 
