@@ -18,7 +18,7 @@ import torch
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
 from harness import arms, provenance, records, rescoring
-from harness.episodes import Episode, digest
+from harness.episodes import Episode, cap_of, digest
 from harness.errors import RETRIED, HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
@@ -71,7 +71,7 @@ class Material:
     """As they are written."""
     facts: dict[str, Any]
     cap: int
-    """Tokens of an answer at most."""
+    """Tokens of an answer at most; a question may have less."""
     views: Views | None = None
     """What conditions show of the histories, where that is less than what is written."""
     memories: Memories | None = None
@@ -81,6 +81,12 @@ class Material:
     def shown(self, condition: str) -> list[Episode]:
         """The episodes with what a condition has to cut further, or writes: what its record speaks of."""
         return self.views.shown.get(condition, self.episodes) if self.views else self.episodes
+
+    @property
+    def caps(self) -> str:
+        """The cap of every question, or the least and the greatest."""
+        found = sorted({cap_of(q, self.cap) for e in self.episodes for q in e.questions})
+        return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]:,}"
 
     def open(self, method: MemoryMethod) -> Memories:
         """The memories that the task's cells share."""
@@ -339,7 +345,7 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
     found = [f"{g.name}: {g.note}" for g in plan.job.gates if g.status == "warn"]
     capped = float(samples["hit_cap"].mean())
     if capped > CAP_SHARE:
-        found.append(f"{capped:.0%} of the answers hit the cap of {plan.material.cap} tokens")
+        found.append(f"{capped:.0%} of the answers hit the cap of {plan.material.caps} tokens")
     answers = samples["answer"].str.strip().str.casefold()
     empty = float((answers == "").mean())
     if empty > SAME_SHARE:

@@ -68,6 +68,11 @@ class Question:
     """The benchmark's own cap of this answer, where its questions differ in that; None is the task's."""
 
 
+def cap_of(question: Question, cap: int) -> int:
+    """Tokens of an answer at most: the experiment's or task's ``cap``, or the question's own where that is less."""
+    return min(question.max_new_tokens or cap, cap)
+
+
 @dataclass(frozen=True)
 class Episode:
     """A history that is written once, and the questions asked of it."""

@@ -22,7 +22,7 @@ import torch
 
 from harness import backbones, cells, efficiency, efficiency_records, fits, records, tuning
 from harness.backbones import Backbone
-from harness.episodes import Episode
+from harness.episodes import Episode, cap_of
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
@@ -259,7 +259,8 @@ def _planned(
     data = found.load(work.experiment.data, "test", spec.settings, spec.episodes)
     chosen = select(data, spec, work.experiment.data.seed)
     cap = spec.max_new_tokens or found.max_new_tokens
-    sight = method.backbone.window - cap - ROOM
+    longest = max(cap_of(q, cap) for e in chosen for q in e.questions)
+    sight = method.backbone.window - longest - ROOM
     views = views_of(chosen, spec, method.backbone, spec.truncate or found.truncate, sight)
     facts = _data_facts(spec.task, data, views.written)
     material = cells.Material(found, spec, data, views.written, facts, cap, views)

@@ -20,7 +20,7 @@ from lm_eval.api.task import Task as LmEvalTask
 
 from harness import generation
 from harness.backbones import Backbone
-from harness.episodes import Episode, History, Query
+from harness.episodes import Episode, History, Query, cap_of
 from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError
 from harness.gates import GateError
 from harness.journal import Journal
@@ -104,6 +104,10 @@ class EpisodeTask(LmEvalTask):
         text = self.task.question(asked, removed=self.removed)
         return Query(system, text, asked.id, asked.evidence if gold else ())
 
+    def cap(self, doc: dict) -> int:
+        """Tokens that the answer may have at most."""
+        return cap_of(self._asked(doc), self.max_new_tokens)
+
     def fewshot_context(self, doc: dict, *args: Any, **kwargs: Any) -> str:
         return self.doc_to_text(doc) if self.flat else self.query(doc).text
 
@@ -117,7 +121,8 @@ class EpisodeTask(LmEvalTask):
         return self._asked(doc).answers[0]
 
     def construct_requests(self, doc: dict, ctx: str, **kwargs: Any) -> Instance:
-        return Instance("generate_until", doc, (ctx, self.decoding), 0, kwargs["metadata"])
+        decoding = {**self.decoding, "max_gen_toks": self.cap(doc)}
+        return Instance("generate_until", doc, (ctx, decoding), 0, kwargs["metadata"])
 
     def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
         if document(doc) in self.failed:
@@ -220,19 +225,28 @@ class MemoryLM(LM):
         donor = self.task.episodes[self.donors[doc["draw"]][episode.id]] if self.donors else None
         gold = self.memories.method.capabilities.gold
         queries = [self.task.query(request.doc, gold=gold) for request in requests]
-        rows = self._asked(episode, donor, queries, self.task.max_new_tokens, self.task.task.stop)
+        caps = [self.task.cap(request.doc) for request in requests]
+        rows = self._asked(episode, donor, queries, caps, self.task.task.stop)
         return [{**row, "donor": donor.id if donor else ""} for row in rows]
 
     def _foreign(self, request: Instance) -> Iterator[dict[str, Any]]:
         text, options = request.args[0], request.args[1]
         episode = Episode("", History(()), (), root="", source="official")
         cap = options.get("max_gen_toks") or options.get("max_new_tokens") or 256
-        yield from self._asked(episode, None, [Query("", text)], int(cap), options.get("until") or ())
+        yield from self._asked(episode, None, [Query("", text)], [int(cap)], options.get("until") or ())
 
     def _asked(
-        self, episode: Episode, donor: Episode | None, queries: Sequence[Query], cap: int, stop: Sequence[str]
+        self,
+        episode: Episode,
+        donor: Episode | None,
+        queries: Sequence[Query],
+        caps: Sequence[int],
+        stop: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """A row a query, in order. What fails takes its own questions with it, and no others."""
+        """A row a query, in order. What fails takes its own questions with it, and no others.
+
+        Neighbours that are steered alike and have the same cap are decoded together.
+        """
         method, memories = self.memories.method, self.memories
         before, wrote = replace(method.effort), memories.spent.writing
         rows: dict[int, dict[str, Any]] = {}
@@ -240,7 +254,7 @@ class MemoryLM(LM):
         for n, query in enumerate(queries):
             with self._surviving([n], rows):
                 steered.append((n, query, self._timed(episode, donor, query)))
-        for _, alike in groupby(steered, key=lambda found: found[2].acts):
+        for (_, cap), alike in groupby(steered, key=lambda found: (found[2].acts, caps[found[0]])):
             batch = list(alike)
             with self._surviving([n for n, _, _ in batch], rows):
                 rows.update(self._answered(episode, batch, cap, stop))

@@ -65,8 +65,16 @@ SAMPLE_BYTES = 300
 RECORD_BYTES = 40_000
 """Of a record of speed and memory."""
 
-OFFICIAL = {"locomo": (10, 1540, 20_000), "hotpotqa": (7405, 7405, 1_300), "qasper": (2219, 2219, 5_000)}
+OFFICIAL = {
+    "locomo": (10, 1540, 20_000),
+    "hotpotqa": (7405, 7405, 1_300),
+    "qasper": (2219, 2219, 5_000),
+    "memory_agent_bench": (146, 3671, 186_000),
+    "memory_agent_bench@release": (146, 3671, 29_700),
+}
 """Histories, questions and tokens a history of the official files, where they are not at hand to be counted."""
+CAPS = {"memory_agent_bench": 116, "memory_agent_bench@release": 116}
+"""The mean cap of an answer in tokens, of tasks whose questions differ in it."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
             unwritten.discard(cell.task)
             load += _writing(asked, config.write_load(asked.tokens, _device(experiment)))
         cap = spec.max_new_tokens or task(spec.task).max_new_tokens
+        cap = min(cap, CAPS.get(spec.task, cap))
         seconds = draws * _decoding(experiment, count, asked, _context(cell, asked, config), cap // 2)
         if cell.condition in SHOWN and cell.arm in ("donor", "mean") and cell.task in untraced:
             untraced.remove(cell.task)  # every history is read and answered once more, to keep what was read of it

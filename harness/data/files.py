@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,41 @@ def fetch(
     return _from_hub(hub)
 
 
+def fetch_all(
+    data: DataSpec,
+    files: Sequence[DataFile],
+    generate: Callable[[int], Any],
+    hub: Sequence[HubRows] = (),
+    rebuilt: Collection[str] = (),
+) -> list[Raw]:
+    """As ``fetch``, of a data set in several files: all that the folder has of them, in order; none of them may do.
+
+    Args:
+        rebuilt: sha256 of files that look official and are rebuilt.
+    """
+    root = folder() if data.source != "generated" else None
+    if root is None:
+        if data.source == "official":
+            return [_from_hub(split) for split in hub]
+        return [fetch(data, tuple(files), generate)]
+    found = []
+    for file in files:
+        path = root / file.name
+        if path.is_file():
+            sha = _sha256(path)
+            grade: Source = "rebuilt" if sha in rebuilt else file.source
+            found.append(Raw(read(path), grade, file.name, sha, file.note))
+    return found
+
+
 def read(path: Path) -> Any:
-    """The content of a ``.json`` or ``.jsonl`` file (a list of its lines), gzipped or not.
+    """The content of a ``.json`` or ``.jsonl`` file (a list of its lines), gzipped or not, or a ``.parquet``'s rows.
 
     Raises:
-        HarnessError: the file is missing, cut off, or no JSON.
+        HarnessError: the file is missing, cut off, or not of the format that its name says.
     """
+    if path.suffix == ".parquet":
+        return _parquet(path)
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
             text = stream.read()
@@ -128,6 +157,17 @@ def read(path: Path) -> Any:
     if ".jsonl" not in path.suffixes[-2:]:
         return _parse(text, str(path))
     return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise HarnessError(f"{path} cannot be read as Parquet ({reason}); fetch it again") from error
 
 
 def _parse(text: str, where: str) -> Any:

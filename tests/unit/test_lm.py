@@ -259,3 +259,28 @@ def test_evidence_is_shown_to_gold_methods_alone(make, episodes, monkeypatch):
     half = len(seen) // 2
     assert {q.evidence for q in seen[:half]} == {()}
     assert [q.evidence for q in seen[half:]] == [q.evidence for q in episodes[0].questions]
+
+
+def test_a_question_is_decoded_to_its_own_cap_or_the_cells_if_that_is_less(make, episodes, monkeypatch):
+    caps = (2, None, 5, 1)
+    asked_for = [
+        replace(e, questions=tuple(replace(q, max_new_tokens=c) for q, c in zip(e.questions * 2, caps, strict=False)))
+        for e in episodes[:1]
+    ]
+    questions = tuple(replace(q, id=f"{q.id}-{n}") for n, q in enumerate(asked_for[0].questions))
+    calls, plain = [], lm.generation.answer
+
+    def answer(backbone, prompts, steering, *, max_new_tokens, **options):
+        calls.append((len(prompts), max_new_tokens))
+        return plain(backbone, prompts, steering, max_new_tokens=max_new_tokens, **options)
+
+    monkeypatch.setattr(lm.generation, "answer", answer)
+    answers, model = asked(make("frozen"), [replace(asked_for[0], questions=questions)], "replayed")
+    expected = [min(c or 3, 3) for c in caps[: len(questions)]]
+    assert [model.task.cap(doc) for doc in model.task.docs] == expected
+    assert [cap for count, cap in calls for _ in range(count)] == expected  # in the order of the questions
+    assert all(count == 1 or cap == 3 for count, cap in calls)  # only those with one cap are decoded together
+    assert [model.samples[q.id, 0]["new_tokens"] <= c for q, c in zip(questions, expected, strict=True)]
+    told = [model.task.construct_requests(doc, "", metadata=("t", 0, 1)).args[1] for doc in model.task.docs]
+    assert [t["max_gen_toks"] for t in told] == expected
+    assert len(answers) == len(questions)

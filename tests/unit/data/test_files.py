@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from harness.data import hotpotqa, locomo
-from harness.data.files import DataFile, HubRows, Raw, fetch, field, folder, read, rows_of, strings
+from harness.data.files import DataFile, HubRows, Raw, fetch, fetch_all, field, folder, read, rows_of, strings
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
 
@@ -139,3 +141,26 @@ def test_fields_are_checked_by_name_and_type():
 def test_rows_must_be_a_list_with_something_in_it(content):
     with pytest.raises(HarnessError, match=r"f\.json is no list of rows, or an empty one"):
         rows_of(Raw(content, "official", "f.json", ""))
+
+
+def test_parquet_reads_as_rows_with_null_for_what_is_null(tmp_path):
+    value = [{"a": [["x"]], "b": {"c": None, "d": 1}}, {"a": [], "b": {"c": "é", "d": 2}}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(value), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == value
+    whole = (tmp_path / "x.parquet").read_bytes()
+    for torn in (b"", whole[:-7], whole[:100], b"PAR1 no table PAR1", b"[1]"):
+        (tmp_path / "x.parquet").write_bytes(torn)
+        with pytest.raises(HarnessError, match=r"x\.parquet cannot be read as Parquet.*fetch it again") as error:
+            read(tmp_path / "x.parquet")
+        assert "\n" not in str(error.value)
+
+
+def test_of_several_files_those_that_are_there_are_read(data_folder):
+    assert fetch_all(DataSpec(), FILES, rows) == []
+    (data_folder / "a/part.jsonl.gz").write_bytes(gzip.compress(b'{"n": 2}\n', mtime=0))
+    (part,) = fetch_all(DataSpec(), FILES, rows)
+    assert (part.rows, part.source, part.note) == ([{"n": 2}], "official", "a part")
+    (data_folder / "a/full.json").write_text("[1]")
+    assert [raw.rows for raw in fetch_all(DataSpec(), FILES, rows)] == [[1], [{"n": 2}]]
+    assert [raw.source for raw in fetch_all(DataSpec(), FILES, rows, rebuilt=(part.hash,))] == ["official", "rebuilt"]
+    assert [raw.source for raw in fetch_all(DataSpec(source="generated"), FILES, rows)] == ["generated"]
