@@ -41,7 +41,7 @@ LEAST = {"cpu": 0.0, "cuda": 8e-4}
 CACHE_COPIES = 3
 """A cache that grows by a token is read, written anew, and read by attention."""
 ASPECT = 80
-"""Width over layers of a backbone: 19 to 114 in the shapes that are kept, where small ones are deep."""
+"""Width over layers of a backbone: from 19 (SmolLM2-135M) to 114 (Qwen3-8B)."""
 CHARACTERS_A_TOKEN = 4
 QUESTION_TOKENS = 48
 SHOWN = ("replayed", "windowed")
