@@ -245,6 +245,7 @@ def _fields(model: Any, at: Location) -> Iterable[str]:
 
 def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     """Names and settings that only the registries know."""
+    from harness.data.settings import only_generated
     from harness.registry import plug, resolve
     from harness.tasks import Prompts, task, tasks
 
@@ -262,7 +263,8 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
         check(("rows", i), resolve, row.method, row.with_)
     for i, spec in enumerate(experiment.tasks):
         check(("tasks", i, "task"), task, spec.task)
-        _check_settings(tasks()[spec.task].Settings, spec.settings, ("tasks", i, "settings"), places, path)
+        settings = _check_settings(tasks()[spec.task].Settings, spec.settings, ("tasks", i, "settings"), places, path)
+        check(("tasks", i, "settings"), only_generated, settings, spec.task, experiment.data)
         metrics = [m.name for m in tasks()[spec.task].metrics]
         if spec.metric and spec.metric not in metrics:
             where = _place(places, ("tasks", i, "metric"), path)
@@ -271,7 +273,10 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
             )
     training = experiment.training
     check(("training", "task"), task, training.task)
-    _check_settings(tasks()[training.task].Settings, training.settings, ("training", "settings"), places, path)
+    settings = _check_settings(
+        tasks()[training.task].Settings, training.settings, ("training", "settings"), places, path
+    )
+    check(("training", "settings"), only_generated, settings, training.task, experiment.data)
     if "train" not in tasks()[training.task].splits:
         hint = ", ".join(name for name, cls in tasks().items() if "train" in cls.splits)
         where = _place(places, ("training", "task"), path)
@@ -283,9 +288,10 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
 
 def _check_settings(
     model: type[BaseModel], settings: dict[str, Any], base: Location, places: Places, path: Path
-) -> None:
+) -> Any:
+    """The settings as the task reads them."""
     try:
-        model.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
         raise HarnessError(_explain(error.errors()[0], model, base, places, path)) from error
 

@@ -52,11 +52,9 @@ LEAST = {"cpu": 0.0, "cuda": 8e-4}
 CACHE_COPIES = 3
 """A cache that grows by a token is read, written anew, and read by attention."""
 ASPECT = 80
-"""Width over layers of a backbone: 19 to 114 in the shapes that are kept, where small ones are deep."""
+"""Width over layers of a backbone: from 19 (SmolLM2-135M) to 114 (Qwen3-8B)."""
 CHARACTERS_A_TOKEN = 4
 QUESTION_TOKENS = 48
-SHOWN = ("replayed", "windowed")
-"""Conditions under which the history stands in the prompt."""
 TRAINED_PARAMETERS = 1e5
 """About what a recipe under harness/recipes has."""
 TRAINED_SHARE = 0.01
@@ -172,18 +170,19 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
     for cell in cells(experiment, job):
         spec, asked = next(t for t in experiment.tasks if t.name == cell.task), sizes[cell.task]
         draws = experiment.donors if cell.arm == "donor" else 1
-        load = _asking(cell, asked, config) * draws
-        if cell.condition not in SHOWN and (cell.task in unwritten or cell.arm == "shuffled"):
+        context = _context(cell, spec, asked, config)
+        load = _asking(cell, asked, context) * draws
+        if cell.condition != "replayed" and (cell.task in unwritten or cell.arm == "shuffled"):
             unwritten.discard(cell.task)
             load += _writing(asked, config.write_load(asked.tokens, _device(experiment)))
         cap = spec.max_new_tokens or task(spec.task).max_new_tokens
         cap = min(cap, CAPS.get(spec.task, cap))
-        seconds = draws * _decoding(experiment, count, asked, _context(cell, asked, config), cap // 2)
-        if cell.condition in SHOWN and cell.arm in ("donor", "mean") and cell.task in untraced:
+        seconds = draws * _decoding(experiment, count, asked, context, cap // 2)
+        if cell.condition == "replayed" and cell.arm in ("donor", "mean") and cell.task in untraced:
             untraced.remove(cell.task)  # every history is read and answered once more, to keep what was read of it
             once = replace(asked, questions=asked.histories)
-            load += _asking(cell, once, config)
-            seconds += _decoding(experiment, count, once, asked.tokens, cap // 2)
+            load += _asking(cell, once, context)
+            seconds += _decoding(experiment, count, once, context, cap // 2)
         seconds += _operations(count, load.tokens, load.pairs) / _speed(experiment, OPERATIONS)
         disk = SAMPLE_BYTES * draws * asked.questions
         name = f"{cell.task}/{cell.condition}/{cell.arm}"
@@ -228,16 +227,18 @@ class Load:
         return Load(self.tokens * times, self.pairs * times)
 
 
-def _context(cell: Cell, asked: Size, config: MethodConfig) -> float:
+def _context(cell: Cell, spec: TaskSpec, asked: Size, config: MethodConfig) -> float:
     """Tokens that stand before a question."""
-    if cell.condition == "own_text":
-        return config.text_load(asked.tokens)
-    return asked.tokens if cell.condition in SHOWN else 0
+    seen = {
+        "replayed": asked.tokens,
+        "windowed": min(asked.tokens, spec.visible_tokens or asked.tokens),
+        "own_text": config.text_load(asked.tokens),
+    }
+    return seen.get(cell.condition, 0)
 
 
-def _asking(cell: Cell, asked: Size, config: MethodConfig) -> Load:
+def _asking(cell: Cell, asked: Size, context: float) -> Load:
     """A history that stands in the prompt is read once for all its questions; text put back, once a question."""
-    context = _context(cell, asked, config)
     times = asked.questions if cell.condition == "own_text" else asked.histories
     questions = asked.questions * QUESTION_TOKENS
     return Load(times * context + questions, times * context**2 / 2 + questions * context)

@@ -33,15 +33,15 @@ class Knobs(TaskSettings):
         return self
 
 
-def only_generated(knobs: Knobs | None, task: str, data: DataSpec) -> None:
-    """Refuse knobs where the rows are not made here.
+def only_generated(settings: TaskSettings | None, task: str, data: DataSpec) -> None:
+    """Refuse knobs where the rows are not made here; other settings pass.
 
     Raises:
-        HarnessError: they are given, and ``data`` means a file or the hub.
+        HarnessError: knobs are in use, and ``data`` means a file or the hub.
     """
     from harness.data.files import generates
 
-    if knobs is not None and knobs.graded and not generates(data):
+    if isinstance(settings, Knobs) and settings.graded and not generates(data):
         raise HarnessError(
             f"the settings of task '{task}' are knobs of generated rows and do nothing to official ones; remove them "
             "or choose `data: {source: generated}`"

@@ -65,6 +65,11 @@ def test_the_schema_on_disk_is_current():
         (("name: x", "name: [x"), 2, "not valid YAML"),
         (("name: x", "name: x\na: " + "[" * 40 + "]" * 40), 2, "nested deeper"),
         (("{task: write_clear_read, episodes: 8}", "{task: locomo}"), 8, "has no training split"),
+        (
+            ("write_clear_read\n    limit: 4", "locomo\n    settings: {sessions: 4}\ndata: {source: official}"),
+            7,
+            "the settings of task 'locomo' are knobs of generated rows",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_line(written, change, line, said):

@@ -185,6 +185,16 @@ def test_the_reads_of_donors_are_traced_once_and_a_shuffled_history_is_written_a
     }
 
 
+def test_a_window_shows_its_end_of_a_history_that_is_written_whole(monkeypatch):
+    changed = ["rows=[delta_mem_tsw]", "tasks.locomo.visible_tokens=512", "donors=2"]
+    arms = "tasks.locomo.conditions={windowed: [own, donor]}"
+    monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
+    found = planning.plan(config.load("paper", [*changed, arms]))
+    tokens = {e.step: e.tokens for e in found if e.step.startswith("locomo")}
+    seen = 10 * (512 + planning.QUESTION_TOKENS)
+    assert tokens == {"locomo/windowed/own": seen + 10_000, "locomo/windowed/donor": 2 * seen}
+
+
 def test_one_gpu_takes_a_night():
     one = config.load("one_gpu")
     assert (one.run.workers, one.run.gpus_per_worker) == (1, 1)
