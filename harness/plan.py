@@ -170,7 +170,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
     for cell in cells(experiment, job):
         spec, asked = next(t for t in experiment.tasks if t.name == cell.task), sizes[cell.task]
         draws = experiment.donors if cell.arm == "donor" else 1
-        context = _context(cell, spec, asked, config)
+        context = _context(cell, asked, config, spec.visible_tokens)
         load = _asking(cell, asked, context) * draws
         if cell.condition != "replayed" and (cell.task in unwritten or cell.arm == "shuffled"):
             unwritten.discard(cell.task)
@@ -204,8 +204,8 @@ def _measurement(experiment: Experiment, job: Job) -> Estimate:
             if condition != "replayed":
                 load += _writing(one, config.write_load(length, _device(experiment)))
             for read in (cell, replace(cell, condition="replayed")):
-                load += _asking(read, one, config) * len(spec.decode_lengths)
                 context = _context(read, one, config)
+                load += _asking(read, one, context) * len(spec.decode_lengths)
                 seconds += sum(_decoding(experiment, count, one, context, n) for n in spec.decode_lengths)
     turns = spec.warm_up + spec.repeats + 1  # in one more, memory is measured
     seconds = turns * (seconds + _operations(count, load.tokens, load.pairs) / _speed(experiment, OPERATIONS))
@@ -227,11 +227,11 @@ class Load:
         return Load(self.tokens * times, self.pairs * times)
 
 
-def _context(cell: Cell, spec: TaskSpec, asked: Size, config: MethodConfig) -> float:
+def _context(cell: Cell, asked: Size, config: MethodConfig, visible: int | None = None) -> float:
     """Tokens that stand before a question."""
     seen = {
         "replayed": asked.tokens,
-        "windowed": min(asked.tokens, spec.visible_tokens or asked.tokens),
+        "windowed": min(asked.tokens, visible or asked.tokens),
         "own_text": config.text_load(asked.tokens),
     }
     return seen.get(cell.condition, 0)
