@@ -36,7 +36,7 @@ def _said(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_said)]
-Name = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, BeforeValidator(_said), BeforeValidator(_text), Field(max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Answer = Annotated[str, BeforeValidator(_said), BeforeValidator(_text)]
 Category = Annotated[str, Field(max_length=100, pattern=r"^[^/,\x00-\x1f]+(/[^/,\x00-\x1f]+)*$")]
 
