@@ -13,7 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from harness.episodes import Episode, History
 from harness.errors import HarnessError
 
-FORBIDDEN, AVOIDED, UNEQUAL = 1e6, 1e3, 10.0
+FORBIDDEN, AVOIDED = 1e6, 1e3
+UNEQUAL = 0.6 * AVOIDED
+"""A memory of fewer or more sessions differs in more than whose it is: that weighs more than one answer in common."""
 
 
 def check(arm: str, episodes: Sequence[Episode]) -> None:
@@ -70,7 +72,7 @@ def donors(
     answers = [{a.casefold() for q in e.questions for a in q.answers} for e in episodes]
     cost = np.array([[_cost(roots[i] == roots[j], answers[i] & answers[j]) for j in range(n)] for i in range(n)])
     depth = np.array([(depths or {}).get(e.id, 0) for e in episodes])
-    cost += np.minimum(UNEQUAL * np.abs(depth[:, None] - depth), AVOIDED / 4)
+    cost += UNEQUAL * (depth[:, None] != depth)
     rng = random.Random(f"donors/{seed}")
     found = []
     for _ in range(draws):

@@ -113,7 +113,9 @@ def test_ages_and_changes_are_told_by_the_category():
 def test_a_longer_draw_starts_with_the_shorter_and_no_name_is_in_both_splits():
     assert load(count=5) == load(count=9)[: 5 * 4]
     assert load(seed=1) != load()
-    names = [{re.search(r"is (\w+)'s", q.text)[1] for e in load(s, 100) for q in e.questions} for s in ("train", "test")]
+    names = [
+        {re.search(r"is (\w+)'s", q.text)[1] for e in load(s, 100) for q in e.questions} for s in ("train", "test")
+    ]
     assert not names[0] & names[1]
     assert min(map(len, names)) == 100
 

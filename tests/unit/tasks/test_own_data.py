@@ -199,7 +199,7 @@ def test_what_is_asked_is_not_trained_on(mine):
 def test_a_wrong_file_is_told_before_anything_runs(mine, tmp_path, monkeypatch):
     mine.write_text("{\n")
     changes = ["tasks.own_data.settings.file=" + str(mine)]
-    with pytest.raises(HarnessError, match="notes.jsonl line 1 is cut off or no JSON"):
+    with pytest.raises(HarnessError, match=r"notes\.jsonl line 1 is cut off or no JSON"):
         Pipeline({"experiment": "own_data", "set": changes}, tmp_path)
 
 
