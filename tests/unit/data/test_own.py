@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +115,17 @@ def test_the_shortest_are_trained_on_first(write):
     assert [e.id for e in own.shortest(data, 2).episodes] == ["2", "3"]
     assert own.shortest(data, 2).note == ""
     assert own.shortest(data, 9).note == "3 of the 9 episodes asked for, all there are"
+
+
+def test_the_page_shows_what_is_read(write):
+    page = Path("docs/own-data.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert [e.id for e in read(write(json.loads(shown))).episodes] == ["trip@2", "trip"]
+    told = {*json.loads(shown)["messages"]}
+    example = read(Path("config/examples/notes.jsonl")).episodes
+    assert told == {m.content for e in example if e.id == "trip" for m in e.history.messages}
+    for row in (own.EpisodeRow, own.MessageRow, own.QuestionRow):
+        assert all(f"`{name}`" in page for name in row.model_fields)
 
 
 MISTAKES = {

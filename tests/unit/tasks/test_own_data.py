@@ -12,6 +12,7 @@ from harness.data.own import Asked
 from harness.errors import HarnessError
 from harness.experiment import DataSpec, Experiment
 from harness.pipeline import Pipeline
+from harness.reporting import notes
 from harness.tasks import task
 
 TASK = task("own_data")
@@ -171,6 +172,7 @@ def test_one_block_runs_every_kind_of_method_and_trains_on_another_file(mine, tm
         assert (record.primary_metric, record.questions) == ("contains", 9)
         data = record.provenance.data
         assert (data["source"], data["file"], data["hash"]) == ("own", str(mine), asked.hash)
+        assert notes._source(record) == f"own data ({mine}, {asked.hash[:12]})"
         assert not any("no longer begin" in warning for warning in record.warnings)
     fit = found["delta_mem_tsw", "removed", "own"].provenance.fit
     assert (fit["data"]["source"], fit["data"]["file"]) == ("own", EXAMPLE)
