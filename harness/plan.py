@@ -77,8 +77,8 @@ class Size:
     histories: int
     questions: int
     tokens: int
-    written: int
-    """Less than is read where a history goes on from another."""
+    written: int | None = None
+    """Less than is read where a history goes on from another; None is all of it."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def plan(experiment: Experiment) -> list[Estimate]:
 
 def size(experiment: Experiment, spec: TaskSpec) -> Size:
     """Count a task's questions: its own data where they can be had, else the official files' published sizes."""
-    histories, questions, read, written = _counted(experiment, spec)
-    longest = spec.max_history_tokens or max(read, written)
-    return Size(histories, questions, min(read, longest), min(written, longest))
+    histories, questions, *tokens = _counted(experiment, spec)
+    return Size(histories, questions, *(min(n, spec.max_history_tokens or n) for n in tokens))
 
 
-def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, int, int, int]:
+def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, ...]:
+    """Histories, questions, and tokens as read and, where that is less, as written."""
     if experiment.data.source == "official" and spec.task in OFFICIAL:
         histories, questions, tokens = OFFICIAL[spec.task]
         kept = min(questions, spec.limit or questions)
@@ -174,7 +174,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
         load = _asking(cell, asked, config) * draws
         if cell.condition not in SHOWN and (cell.task in unwritten or cell.arm == "shuffled"):
             unwritten.discard(cell.task)
-            load += _writing(asked, config.write_load(asked.written, _device(experiment)))
+            load += _writing(asked, config.write_load(asked.written or asked.tokens, _device(experiment)))
         cap = spec.max_new_tokens or task(spec.task).max_new_tokens
         seconds = draws * _decoding(experiment, count, asked, _context(cell, asked, config), cap // 2)
         if cell.condition in SHOWN and cell.arm in ("donor", "mean") and cell.task in untraced:
