@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from harness.episodes import Episode, History
 from harness.errors import HarnessError
 
 FORBIDDEN, AVOIDED = 1e6, 1e3
+UNEQUAL = 0.6 * AVOIDED
+"""A memory of fewer or more sessions differs in more than whose it is: that weighs more than one answer in common."""
 
 
 def check(arm: str, episodes: Sequence[Episode]) -> None:
@@ -49,11 +51,17 @@ def shuffled(episode: Episode, seed: int) -> History:
     return replace(episode.history, messages=tuple(told[n] for n in order))
 
 
-def donors(episodes: Sequence[Episode], draws: int, seed: int) -> list[dict[str, str]]:
+def donors(
+    episodes: Sequence[Episode], draws: int, seed: int, depths: Mapping[str, int] | None = None
+) -> list[dict[str, str]]:
     """Fixed derangements: for each draw a map from an episode to the one whose memory it gets.
 
     Each draw is a permutation, so that every memory serves once. A donor comes from another root document, never
-    serves one episode twice while others are left, and has no gold answer in common where that is possible.
+    serves one episode twice while others are left, and has no gold answer in common where that is possible. Where
+    histories go on from session to session, it has gone on as far as the taker where that is possible.
+
+    Args:
+        depths: By episode, how many it goes on from; none does where there are no depths.
 
     Raises:
         HarnessError: all episodes come from one root document.
@@ -63,6 +71,8 @@ def donors(episodes: Sequence[Episode], draws: int, seed: int) -> list[dict[str,
     roots = np.array([e.root for e in episodes])
     answers = [{a.casefold() for q in e.questions for a in q.answers} for e in episodes]
     cost = np.array([[_cost(roots[i] == roots[j], answers[i] & answers[j]) for j in range(n)] for i in range(n)])
+    depth = np.array([(depths or {}).get(e.id, 0) for e in episodes])
+    cost += UNEQUAL * (depth[:, None] != depth)
     rng = random.Random(f"donors/{seed}")
     found = []
     for _ in range(draws):

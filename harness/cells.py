@@ -18,12 +18,12 @@ import torch
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
 from harness import arms, provenance, records, rescoring
-from harness.episodes import Episode, cap_of, digest
+from harness.episodes import Episode, cap_of, continued, digest, lineage
 from harness.errors import RETRIED, HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
 from harness.journal import Journal
-from harness.lm import EpisodeTask, MemoryLM, document
+from harness.lm import STREAMED, EpisodeTask, MemoryLM, document
 from harness.memories import Memories
 from harness.method import MemoryMethod
 from harness.plan import sources
@@ -88,12 +88,20 @@ class Material:
         found = sorted({cap_of(q, self.cap) for e in self.episodes for q in e.questions})
         return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]:,}"
 
+    @cached_property
+    def known(self) -> dict[str, Episode]:
+        """Every episode by id, also those that were not drawn: one that was may go on from them."""
+        return {e.id: e for e in (*self.data.episodes, *self.episodes)}
+
     def open(self, method: MemoryMethod) -> Memories:
         """The memories that the task's cells share."""
         if self.memories is None:
-            charged = {e.id for e in self.episodes} if self.written else set()
-            self.memories = Memories(method, charged=charged)
+            self.memories = Memories(method, self.known, charged=set(self.known) if self.written else set())
         return self.memories
+
+    def anew(self) -> int:
+        """Histories that are written whole, for they were cut and no longer begin as the one that they continue."""
+        return sum(e.continues in self.known and continued(e, self.known) is None for e in self.episodes)
 
 
 @dataclass
@@ -161,7 +169,8 @@ class Plan:
         arms.check(self.cell.arm, self.material.episodes)
         if self.cell.arm != "donor":
             return []
-        return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed)
+        depths = {e.id: len(lineage(e, self.material.known)) for e in self.material.episodes}
+        return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed, depths)
 
     def stands(self) -> bool:
         """A record of this very cell is there already, and no other run could answer more of its questions."""
@@ -358,6 +367,11 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
     cut = [float(e.notes["lost_share"]) for e in plan.episodes if e.notes.get("lost_share")]
     if cut:
         found.append(f"{len(cut)} of {len(plan.episodes)} histories were cut, losing {sum(cut) / len(cut):.0%}")
+    if plan.cell.condition not in STREAMED and (anew := plan.material.anew()):
+        found.append(
+            f"{anew} of {len(plan.episodes)} histories no longer begin with the one that they continue, and were "
+            "written whole"
+        )
     clusters = samples["root"].nunique()
     if clusters < FEW_CLUSTERS:
         found.append(f"{clusters} independent source documents")

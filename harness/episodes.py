@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-Source = Literal["official", "rebuilt", "generated"]
+Source = Literal["official", "rebuilt", "generated", "own"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,27 @@ class Episode:
 
     def with_questions(self, questions: Iterable[Question]) -> Episode:
         return replace(self, questions=tuple(questions))
+
+
+def lineage(episode: Episode, known: Mapping[str, Episode]) -> list[Episode]:
+    """The episodes that this one goes on from, the nearest first; empty for one that starts anew."""
+    found: list[Episode] = []
+    while (episode.continues or "") in known and len(found) < len(known):
+        episode = known[episode.continues or ""]
+        found.append(episode)
+    return found
+
+
+def continued(episode: Episode, known: Mapping[str, Episode]) -> Episode | None:
+    """The episode whose memory is written on for this one; None where its history is written whole.
+
+    That is so too where a cut has taken the beginning that both had in common.
+    """
+    before = known.get(episode.continues or "")
+    if before is None or before.history.system != episode.history.system:
+        return None
+    told, whole = before.history.messages, episode.history.messages
+    return before if len(told) < len(whole) and whole[: len(told)] == told else None
 
 
 @dataclass(frozen=True)

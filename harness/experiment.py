@@ -86,7 +86,11 @@ class TaskSpec(_Model):
         description="Name in tables and paths, where one task is asked several times; None is the task's own.",
     )
     limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
-    episodes: int | None = Field(None, ge=1, description="Histories used at most; None uses all.")
+    episodes: int | None = Field(
+        None,
+        ge=1,
+        description="Histories used at most; None uses all. One that goes on from session to session counts once.",
+    )
     max_history_tokens: int | None = Field(
         None,
         ge=8,
@@ -124,7 +128,7 @@ class TaskSpec(_Model):
         description="Metric of the main table, one of the task's; None is its primary one.",
     )
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
+        default_factory=dict, description="Knobs of a generated task (facts, answers, ...), or the user's own file."
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import arms
-from harness.episodes import Episode, Query
+from harness.episodes import Episode, Query, continued
 from harness.method import Effort, MemoryMethod, MemoryState
 
 
@@ -50,9 +50,11 @@ class Spent:
 
 @dataclass
 class Memories:
-    """States of histories, each written once a job."""
+    """States of histories, each written once a job; one that goes on from another is written on from its state."""
 
     method: MemoryMethod
+    known: Mapping[str, Episode] = field(default_factory=dict)
+    """Episodes that others may continue, by id, also those of which nothing is asked."""
     states: dict[str, MemoryState | None] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
     """Histories that could not be written, by episode; none is tried twice."""
@@ -69,21 +71,40 @@ class Memories:
     """In all writes, charged or not."""
 
     def of(self, episode: Episode) -> MemoryState | None:
-        """The state after the episode's history."""
+        """The state after the episode's history, written on from that of the episode which it continues."""
         if episode.id in self.refused:
             raise self.refused[episode.id]
-        if episode.id not in self.states:
-            with self._writing(free=episode.id in self.charged):
-                try:
-                    state = self.states[episode.id] = self.method.write(episode.history)
-                except Exception as error:
-                    self.refused[episode.id] = error
-                    raise
-            self.spent.states[episode.id] = self.sizes[episode.id] = state.nbytes() if state is not None else 0
-            if state is not None and episode.id not in self.charged:
-                encoded, _ = self.method.backbone.encode(episode.history.messages, system=episode.history.system)
-                self.spent.written += len(encoded)
+        unwritten: list[Episode] = []
+        at: Episode | None = episode
+        while at is not None and at.id not in self.states:
+            unwritten.append(at)
+            at = continued(at, self.known)
+        try:
+            for at in reversed(unwritten):
+                self.states[at.id] = self._written(at)
+        except Exception as error:
+            self.refused[episode.id] = error
+            raise
         return self.states[episode.id]
+
+    def _written(self, episode: Episode) -> MemoryState | None:
+        """Write what the episode's history adds to the one before, whose state is there."""
+        if episode.id in self.refused:
+            raise self.refused[episode.id]
+        before, new = continued(episode, self.known), episode.history
+        if before is not None:
+            new = replace(new, messages=new.messages[len(before.history.messages) :])
+        with self._writing(free=episode.id in self.charged):
+            try:
+                state = self.method.write(new, self.states[before.id]) if before is not None else self.method.write(new)
+            except Exception as error:
+                self.refused[episode.id] = error
+                raise
+        self.spent.states[episode.id] = self.sizes[episode.id] = state.nbytes() if state is not None else 0
+        if state is not None and episode.id not in self.charged:
+            encoded, _ = self.method.backbone.encode(new.messages, system=new.system)
+            self.spent.written += len(encoded)
+        return state
 
     @contextmanager
     def _writing(self, *, free: bool = False) -> Iterator[None]:
@@ -116,8 +137,9 @@ class Memories:
         return round(sum(kept) / len(kept)) if kept else 0
 
     def shuffled(self, episode: Episode) -> MemoryState | None:
-        """The state after the episode's messages in another order."""
-        return self.of(replace(episode, id=f"{episode.id}/shuffled", history=arms.shuffled(episode, self.method.seed)))
+        """The state after the episode's messages in another order, written whole."""
+        history = arms.shuffled(episode, self.method.seed)
+        return self.of(replace(episode, id=f"{episode.id}/shuffled", history=history, continues=None))
 
     def mean(
         self, episode: Episode, episodes: Sequence[Episode], asked: Callable[[Episode], Query] | None = None

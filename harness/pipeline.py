@@ -16,7 +16,7 @@ from harness import cluster, config, efficiency_records
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
-from harness.plan import fingerprint, learns, lines, plan
+from harness.plan import check_files, fingerprint, learns, lines, plan
 
 KEYS = ("experiment", "methods", "plugin", "set", "retrain")
 
@@ -47,6 +47,7 @@ class Pipeline:
         name = str(settings.get("experiment") or "embedded")
         self.results, self.published = results, published
         self.experiment = config.load(name, changes)
+        check_files(self.experiment)
         self.arguments = [name, *(word for change in changes for word in ("--set", change))]
         retrain = settings.get("retrain") or os.environ.get("RETRAIN") or "0"
         self.retrain = str(retrain).lower() not in ("0", "false", "no")

@@ -15,6 +15,7 @@ from the number of parameters, as in the shapes of :mod:`harness.shapes`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -41,7 +42,7 @@ from harness.experiment import (
 )
 from harness.method import MethodConfig
 from harness.registry import ROOMS, resolve, source_file
-from harness.tasks import Prompts, select, task
+from harness.tasks import Prompts, Split, Task, select, task
 
 OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
 """Operations a second in prefill, a CPU thread and a GPU."""
@@ -77,11 +78,13 @@ CAPS = {"memory_agent_bench": 116, "memory_agent_bench@release": 116}
 
 @dataclass(frozen=True)
 class Size:
-    """How much a task asks: histories, questions, mean tokens a history as it is read."""
+    """How much a task asks: histories, questions, mean tokens a history as it is read and as it is written."""
 
     histories: int
     questions: int
     tokens: int
+    written: int | None = None
+    """Less than is read where a history goes on from another; None is all of it."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +120,26 @@ def plan(experiment: Experiment) -> list[Estimate]:
 
 def size(experiment: Experiment, spec: TaskSpec) -> Size:
     """Count a task's questions: its own data where they can be had, else the official files' published sizes."""
-    histories, questions, tokens = _counted(experiment, spec)
-    return Size(histories, questions, min(tokens, spec.max_history_tokens or tokens))
+    histories, questions, *tokens = _counted(experiment, spec)
+    return Size(histories, questions, *(min(n, spec.max_history_tokens or n) for n in tokens))
 
 
-def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, int, int]:
+def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, ...]:
+    """Histories, questions, and tokens as read and, where that is less, as written."""
     if experiment.data.source == "official" and spec.task in OFFICIAL:
         histories, questions, tokens = OFFICIAL[spec.task]
         kept = min(questions, spec.limit or questions)
-        return min(histories, kept, spec.episodes or histories), kept, tokens
+        return min(histories, kept, spec.episodes or histories), kept, tokens, tokens
     data = task(spec.task).load(experiment.data, "test", spec.settings, spec.episodes)
     episodes = select(data, spec, experiment.data.seed)
-    characters = sum(len(m.content) for e in episodes for m in e.history.messages)
+    characters = {e.id: sum(len(m.content) for m in e.history.messages) for e in episodes}
+    read = sum(characters.values())
+    written = read - sum(characters.get(e.continues or "", 0) for e in episodes)
     return (
         len(episodes),
         sum(len(e.questions) for e in episodes),
-        math.ceil(characters / CHARACTERS_A_TOKEN / len(episodes)),
+        math.ceil(read / CHARACTERS_A_TOKEN / len(episodes)),
+        math.ceil(written / CHARACTERS_A_TOKEN / len(episodes)),
     )
 
 
@@ -174,7 +181,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
         load = _asking(cell, asked, context) * draws
         if cell.condition != "replayed" and (cell.task in unwritten or cell.arm == "shuffled"):
             unwritten.discard(cell.task)
-            load += _writing(asked, config.write_load(asked.tokens, _device(experiment)))
+            load += _writing(asked, config.write_load(asked.written or asked.tokens, _device(experiment)))
         cap = spec.max_new_tokens or task(spec.task).max_new_tokens
         cap = min(cap, CAPS.get(spec.task, cap))
         seconds = draws * _decoding(experiment, count, asked, context, cap // 2)
@@ -346,7 +353,37 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
     if step == "evaluate":
         parts += [[spec.model_dump(mode="json") for spec in experiment.tasks], experiment.donors]
         parts += [_sources(Path(inspect.getfile(type(task(spec.task))))) for spec in experiment.tasks]
+    for found, split, settings in _with_files(experiment):
+        if step == "evaluate" or split == "train":
+            parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in found.files(settings)]
     return digest(parts)[:16]
+
+
+def check_files(experiment: Experiment) -> None:
+    """Read every file that the experiment's settings name, so that a wrong one is told before anything runs.
+
+    Raises:
+        HarnessError: one is missing or wrong, or what is asked would be trained on too.
+    """
+    trained: set[Path] = set()
+    for found, split, settings in _with_files(experiment):
+        files = {file.resolve() for file in found.files(settings)}
+        if split == "train":
+            trained = files
+        elif both := files & trained:
+            raise HarnessError(f"{min(both)} would be trained on and asked; name another file under 'training'")
+        found.load(experiment.data, split, settings)
+
+
+def _with_files(experiment: Experiment) -> Iterator[tuple[Task, Split, dict[str, Any]]]:
+    """Uses of tasks whose settings name files: the training's first, where a row learns."""
+    training = experiment.training
+    uses: list[tuple[str, Split, dict[str, Any]]] = [(spec.task, "test", spec.settings) for spec in experiment.tasks]
+    if any(learns(experiment, job) for job in jobs(experiment)):
+        uses.insert(0, (training.task, "train", training.settings))
+    for name, split, settings in uses:
+        if (found := task(name)).files(settings):
+            yield found, split, settings
 
 
 def sources(method: str) -> list[str]:

@@ -60,7 +60,9 @@ class Provenance(_Part):
     backbone: dict[str, Any] = Field(
         description="spec, revision, digest, parameters, tokenizer_hash, chat_template_hash"
     )
-    data: dict[str, Any] = Field(description="source (official, rebuilt, generated), file, hash, episodes, questions")
+    data: dict[str, Any] = Field(
+        description="source (official, rebuilt, generated, own), file, hash, episodes, questions"
+    )
     fit: dict[str, Any] | None = Field(None, description="address, restored (bool), adapter_hash, steps, loss, seconds")
     prompt_hash: str = Field(description="Digest of the wording of the prompts used.")
     dtype: str

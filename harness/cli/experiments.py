@@ -28,8 +28,10 @@ def plan(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006 - t
 def validate(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006
     """Check an experiment file; say nothing was wrong, or what, where and the mend."""
     from harness.experiment import cells, jobs, measurements
+    from harness.plan import check_files
 
     experiment = load(name, changes)
+    check_files(experiment)
     found, measured = jobs(experiment), len(measurements(experiment))
     count = sum(len(cells(experiment, job)) for job in found)
     typer.echo(f"{experiment.name}: {len(found)} jobs, {count} cells" + (f", {measured} measured" if measured else ""))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from harness.data.files import TaskData
 from harness.data.settings import TaskSettings
-from harness.episodes import Episode, Question, digest
+from harness.episodes import Episode, Question, digest, lineage
 from harness.errors import HarnessError, nearest
 from harness.experiment import DataSpec, TaskSpec
 
@@ -148,12 +148,18 @@ class Task(ABC):
         system = self.system()
         return replace(
             loaded,
-            episodes=tuple(replace(e, history=replace(e.history, system=system)) for e in loaded.episodes),
+            episodes=tuple(
+                replace(e, history=replace(e.history, system=e.history.system or system)) for e in loaded.episodes
+            ),
         )
+
+    def files(self, settings: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Files that the settings name, beside those of the data folder; a step is done again when one changes."""
+        return ()
 
     @abstractmethod
     def _load(self, data: DataSpec, split: Split, settings: Any, count: int | None) -> TaskData:
-        """``load`` with checked settings; the instruction is put into the histories afterwards."""
+        """``load`` with checked settings; histories that bring no instruction get the task's afterwards."""
 
     def _checked(self, settings: Mapping[str, Any]) -> TaskSettings:
         try:
@@ -235,7 +241,8 @@ def select(data: TaskData, spec: TaskSpec, seed: int) -> tuple[Episode, ...]:
     """The histories and questions that an experiment uses, in the order of the data.
 
     The draw is seeded. It goes round the root documents and, among them, round the categories, so that a small
-    ``limit`` still covers many of both; ``episodes`` takes histories of different roots first.
+    ``limit`` still covers many of both; ``episodes`` takes histories of different roots first, and histories that go
+    on from each other as one.
 
     Raises:
         HarnessError: a history is empty, or no question is left.
@@ -249,9 +256,12 @@ def select(data: TaskData, spec: TaskSpec, seed: int) -> tuple[Episode, ...]:
                 f"{data.file}: the history of '{episode.id}' is empty; give it a message or take its questions out"
             )
     rng = random.Random(f"select/{spec.task}/{seed}")
-    if spec.episodes is not None and spec.episodes < len(asked):
-        chosen = _spread(asked, spec.episodes, rng)
-        asked = [e for e in asked if e.id in chosen]
+    known = {e.id: e for e in data.episodes}
+    starts = {e.id: [e, *lineage(e, known)][-1].id for e in asked}
+    first = {starts[e.id]: e for e in reversed(asked)}
+    if spec.episodes is not None and spec.episodes < len(first):
+        chosen = _spread([e for e in asked if first[starts[e.id]] is e], spec.episodes, rng)
+        asked = [e for e in asked if first[starts[e.id]].id in chosen]
     if spec.limit is None or spec.limit >= sum(len(e.questions) for e in asked):
         return tuple(asked)
     drawn = _draw(asked, spec.limit, rng)

@@ -78,3 +78,15 @@ def test_a_shuffled_history_has_the_same_messages_in_another_order(count):
     assert sorted(m.content for m in found.messages) == sorted(m.content for m in told)
     assert (found.messages != told) == (count > 1)
     assert found.system == "system"
+
+
+def test_a_donor_has_gone_on_as_far_where_that_is_possible():
+    episodes = [episode(10 * n + depth, root=f"r{n}", answer=f"a{depth * n}") for n in range(4) for depth in range(3)]
+    depths = {e.id: k % 3 for k, e in enumerate(episodes)}
+    roots = {e.id: e.root for e in episodes}
+    for draw in donors(episodes, 3, 0, depths):
+        assert all(roots[taker] != roots[giver] and depths[taker] == depths[giver] for taker, giver in draw.items())
+    uneven = episodes[:-1]  # one fewer of a depth, and still a permutation of unlike roots within each
+    for draw in donors(uneven, 2, 0, depths):
+        assert all(depths[taker] == depths[giver] for taker, giver in draw.items())
+    assert donors(episodes, 2, 0) == donors(episodes, 2, 0, dict.fromkeys(depths, 5))

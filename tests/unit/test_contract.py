@@ -14,7 +14,7 @@ from transformers import LogitsProcessor
 
 from harness import generation
 from harness.episodes import History, Message, Query
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnsupportedError
 from harness.experiment import Budget
 from harness.lm import STREAMED
 from harness.method import MemoryState
@@ -336,3 +336,34 @@ def test_a_history_may_be_continued_online(make, episodes):
         states = [method.write(halves[0])]
         states.append(method.write(halves[1], states[0]))
         assert all(a.describe() != b.describe() for a, b in pairwise(states))
+
+
+WHOLE = ("bm25_rag", "dense_rag", "oracle", "window")
+"""Rows for which a history that is written on is the history written whole."""
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_history_is_written_on_from_its_state_or_the_refusal_says_why(row, make, episodes):
+    method, e = make(row), episodes[0]
+    first, second = (replace(e.history, messages=m) for m in (e.history.messages[:1], e.history.messages[1:]))
+    before = method.write(first)
+    kept = before.describe() if before is not None else None
+    refusal = None
+    try:
+        state = method.write(second, before)
+    except UnsupportedError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "whole" in refusal
+        return
+    assert (before.describe() if before is not None else None) == kept  # a state is a value
+    assert (state is None) == (before is None)
+    whole = method.write(e.history)
+    for condition in method.capabilities.arms:
+        answer = asked(method, e, condition, state, n=1)
+        if row in WHOLE or condition == "replayed" or state is None:
+            assert answer == asked(method, e, condition, whole, n=1)
+
+
+def test_no_row_is_held_to_more_than_there_is():
+    assert {*WHOLE} <= {*ROWS}

@@ -94,7 +94,7 @@ def test_what_a_model_wrote_is_read_as_pairs():
     assert [(p.question, p.answer) for p in written(text)] == [("Who came?", "Bo"), ("When?", "at noon")]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, cls in tasks().items() if "test" in cls.splits))
+@pytest.mark.parametrize("name", sorted(n for n, cls in tasks().items() if "test" in cls.splits and n != "own_data"))
 def test_no_evaluated_question_of_a_task_is_trained_on(name):
     found = task(name)
     for e in found.load(DataSpec(source="generated"), "test", {}, 12).episodes:
