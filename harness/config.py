@@ -265,7 +265,7 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     for i, spec in enumerate(experiment.tasks):
         check(("tasks", i, "task"), task, spec.task)
         settings = _check_settings(tasks()[spec.task].Settings, spec.settings, ("tasks", i, "settings"), places, path)
-        check(("tasks", i, "settings"), only_generated, settings, spec.task, experiment.data)
+        check(("tasks", i, "settings"), only_generated, settings, spec.task, experiment.data_of(spec))
         metrics = [m.name for m in tasks()[spec.task].metrics]
         if spec.metric and spec.metric not in metrics:
             where = _place(places, ("tasks", i, "metric"), path)

@@ -160,7 +160,7 @@ def report(experiment: Experiment) -> Report:
 
 
 def _against(training: Index, experiment: Experiment, spec: TaskSpec, asked: Task) -> Overlap:
-    data = asked.load(experiment.data, "test", spec.settings, spec.episodes)
+    data = asked.load(experiment.data_of(spec), "test", spec.settings, spec.episodes)
     return overlap(training, spec.name, asked, data, select(data, spec, experiment.data.seed))
 
 

@@ -85,6 +85,11 @@ class TaskSpec(_Model):
         exclude_if=lambda name: name is None,
         description="Name in tables and paths, where one task is asked several times; None is the task's own.",
     )
+    source: Literal["auto", "official", "generated"] | None = Field(
+        None,
+        exclude_if=lambda source: source is None,
+        description="Where this task's episodes come from, in the place of data.source.",
+    )
     limit: int | None = Field(None, ge=1, description="Questions asked at most, in seeded order; None asks all.")
     episodes: int | None = Field(
         None,
@@ -267,6 +272,10 @@ class Experiment(_Model):
         description="Measure speed and memory too; an experiment that does may have no tasks.",
     )
     run: RunSpec = RunSpec()
+
+    def data_of(self, spec: TaskSpec) -> DataSpec:
+        """Where a task's episodes come from."""
+        return self.data.model_copy(update={"source": spec.source}) if spec.source else self.data
 
     @model_validator(mode="after")
     def _distinct(self) -> Experiment:

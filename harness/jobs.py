@@ -256,7 +256,7 @@ def _planned(
     """The cells of one task, with its episodes read, drawn and cut once."""
     spec = next(t for t in work.experiment.tasks if t.name == name)
     found = _task(work.experiment, spec.task)
-    data = found.load(work.experiment.data, "test", spec.settings, spec.episodes)
+    data = found.load(work.experiment.data_of(spec), "test", spec.settings, spec.episodes)
     chosen = select(data, spec, work.experiment.data.seed)
     cap = spec.max_new_tokens or found.max_new_tokens
     longest = max(cap_of(q, cap) for e in chosen for q in e.questions)

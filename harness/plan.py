@@ -71,7 +71,8 @@ OFFICIAL = {
     "memory_agent_bench": (146, 3671, 186_000),
     "memory_agent_bench@release": (146, 3671, 29_700),
 }
-"""Histories, questions and tokens a history of the official files, where they are not at hand to be counted."""
+"""Histories, questions and tokens a history of the official files, where they are not at hand to be counted; asked as
+the release asks, they are as many."""
 CAPS = {"memory_agent_bench": 116, "memory_agent_bench@release": 116}
 """The mean cap of an answer in tokens, of tasks whose questions differ in it."""
 
@@ -99,6 +100,8 @@ class Estimate:
     seconds: float
     gpu_hours: float
     bytes: int
+    questions: int = 0
+    """Asked, each counted once however many donors it meets."""
 
 
 def learns(experiment: Experiment, job: Job) -> bool:
@@ -126,11 +129,12 @@ def size(experiment: Experiment, spec: TaskSpec) -> Size:
 
 def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, ...]:
     """Histories, questions, and tokens as read and, where that is less, as written."""
-    if experiment.data.source == "official" and spec.task in OFFICIAL:
-        histories, questions, tokens = OFFICIAL[spec.task]
+    published = OFFICIAL.get(spec.task) or OFFICIAL.get(spec.task.removesuffix("@release"))
+    if published and experiment.data_of(spec).source == "official":
+        histories, questions, tokens = published
         kept = min(questions, spec.limit or questions)
         return min(histories, kept, spec.episodes or histories), kept, tokens, tokens
-    data = task(spec.task).load(experiment.data, "test", spec.settings, spec.episodes)
+    data = task(spec.task).load(experiment.data_of(spec), "test", spec.settings, spec.episodes)
     episodes = select(data, spec, experiment.data.seed)
     characters = {e.id: sum(len(m.content) for m in e.history.messages) for e in episodes}
     read = sum(characters.values())
@@ -193,7 +197,9 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
         seconds += _operations(count, load.tokens, load.pairs) / _speed(experiment, OPERATIONS)
         disk = SAMPLE_BYTES * draws * asked.questions
         name = f"{cell.task}/{cell.condition}/{cell.arm}"
-        yield Estimate(job, name, 1, round(load.tokens), seconds, _gpu_hours(experiment, seconds), disk)
+        yield Estimate(
+            job, name, 1, round(load.tokens), seconds, _gpu_hours(experiment, seconds), disk, asked.questions
+        )
 
 
 def _measurement(experiment: Experiment, job: Job) -> Estimate:
@@ -416,9 +422,16 @@ def lines(experiment: Experiment, estimates: list[Estimate]) -> Iterator[list[st
         sum(e.seconds for e in estimates),
         sum(e.gpu_hours for e in estimates),
         sum(e.bytes for e in estimates),
+        sum(e.questions for e in estimates),
     )
     yield [f"{experiment.name}, {experiment.run.workers} workers", "all", str(total.cells), *_amounts(total)]
 
 
 def _amounts(e: Estimate) -> list[str]:
-    return [f"{e.tokens:,}", f"{e.seconds:,.0f}", f"{e.gpu_hours:,.2f}", f"{e.bytes / 1e6:,.1f}"]
+    return [
+        f"{e.questions:,}" if e.questions else "",
+        f"{e.tokens:,}",
+        f"{e.seconds:,.0f}",
+        f"{e.gpu_hours:,.2f}",
+        f"{e.bytes / 1e6:,.1f}",
+    ]

@@ -71,7 +71,7 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
             continue
         spec = next(t for t in experiment.tasks if t.name == cell.task)
         scored = task(spec.task, prompts)
-        episodes = scored.load(experiment.data, "test", spec.settings, spec.episodes).episodes
+        episodes = scored.load(experiment.data_of(spec), "test", spec.settings, spec.episodes).episodes
         asked = {q.id: q for e in episodes for q in e.questions}
         overlay = overlays.of(spec, asked)
         answers = samples(results, cell)

@@ -18,7 +18,7 @@ def plan(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006 - t
     estimates = planning.plan(experiment)
     table(
         f"Plan of {experiment.name}",
-        ["job", "fit or cell", "cells", "tokens", "seconds", "GPU-hours", "MB on disk"],
+        ["job", "fit or cell", "cells", "questions", "tokens", "seconds", "GPU-hours", "MB on disk"],
         list(planning.lines(experiment, estimates)),
         numbers_from=2,
     )

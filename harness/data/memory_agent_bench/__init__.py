@@ -25,6 +25,7 @@ from harness.data.files import (
     fetch_all,
     field,
     folder,
+    generates,
     loaded,
     read,
     rows_of,
@@ -73,12 +74,12 @@ def load(data: DataSpec, sizes: Sizes, count: int | None = None) -> TaskData:
     make = partial(generated.rows, count or GENERATED, sizes, frozenset(wanted))
     raws = fetch_all(data, FILES, make, HUB, REBUILT)
     made = [source for source in chosen(sizes.rebuild) if source.name in wanted] if sizes.rebuild else []
+    if generates(data):  # every row is made, so that none is to be rebuilt
+        made, sizes = [], sizes.model_copy(update={"rebuild": ()})
     if made:
-        root = folder() if data.source != "generated" else None
+        root = folder()
         if root is None:
-            raise HarnessError(
-                "`rebuild` needs the parts in a folder; set DELTA_MEM_DATA, or generate without `rebuild`"
-            )
+            raise HarnessError("`rebuild` needs the parts in a folder; set DELTA_MEM_DATA to one, or leave it out")
         raws.append(rebuilt.rows(made, sizes, root, data.seed))
     if not raws:
         raise HarnessError(f"{folder()} holds no {FILES[0].name}, nor another split; put one there or set `rebuild`")

@@ -90,8 +90,17 @@ def test_what_cannot_be_rebuilt_is_named(tmp_path, monkeypatch):
         rows(tmp_path, "eventqa_full")
     with pytest.raises(HarnessError, match=r"holds no squad_v2/dev-v2\.0\.json, which `rebuild` needs"):
         rows(tmp_path, "ruler_qa1")
+    monkeypatch.delenv("DELTA_MEM_DATA", raising=False)
+    monkeypatch.setattr(bench, "fetch_all", lambda *_: [])
     with pytest.raises(HarnessError, match="`rebuild` needs the parts in a folder"):
-        bench.load(DataSpec(source="generated"), Sizes(rebuild=("ruler_qa1",)))
+        bench.load(DataSpec(source="official"), Sizes(rebuild=("ruler_qa1",)))
+
+
+def test_where_all_is_generated_nothing_is_rebuilt(monkeypatch):
+    monkeypatch.delenv("DELTA_MEM_DATA", raising=False)
+    plain = bench.load(DataSpec(source="auto"), Sizes())
+    assert bench.load(DataSpec(source="auto"), Sizes(rebuild=("ruler_qa1",))) == plain
+    assert {e.source for e in plain.episodes} == {"generated"}
     with pytest.raises(HarnessError, match="no sub-data set 'rular_qa1'"):
         bench.load(DataSpec(source="generated"), Sizes(rebuild=("rular_qa1",)))
 

@@ -178,7 +178,9 @@ def cases() -> Iterator[tuple[str, Path, Any]]:
                 yield name, place, MISSING
 
 
-@pytest.mark.parametrize(("name", "place", "value"), cases(), ids=str)
+@pytest.mark.parametrize(
+    ("name", "place", "value"), cases(), ids=lambda part: "missing" if part is MISSING else str(part)
+)
 def test_a_wrong_or_missing_field_is_named_with_file_and_row_or_nothing_reads_it(name, place, value):
     read, row, _, unread = SCHEMAS[name]
     keys = [key for key in place if isinstance(key, str)]
