@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -47,7 +49,7 @@ def test_contexts_begin_with_messages_and_cover_every_token(make):
     assert all(part.stop - part.start <= WINDOW for part in parts)
     begins = [part.start for part in parts[1:]]
     assert all(owner[t] != owner[t - 1] for t in begins)
-    for part, following in zip(parts, parts[1:], strict=False):  # no context leaves out a message that it could hold
+    for part, following in pairwise(parts):  # no context leaves out a message that it could hold
         end = next((t for t in range(following.start + 1, len(ids)) if owner[t] != owner[t - 1]), len(ids))
         assert end - part.start > WINDOW
 
@@ -55,7 +57,7 @@ def test_contexts_begin_with_messages_and_cover_every_token(make):
 def test_a_message_beyond_the_window_is_read_in_full_windows(make):
     method = make("delta_mem_tsw", WINDOW)
     long = History((Message("Short."), Message("word " * 60), Message("End.")))
-    ids, owner, parts = contexts(method, long)
+    ids, _, parts = contexts(method, long)
     assert [part.stop - part.start for part in parts[1:-1]] == [WINDOW] * (len(parts) - 2)
     assert parts[-1].stop == len(ids)
     assert method.write(long).tokens == len(ids)
