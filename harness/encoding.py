@@ -63,6 +63,8 @@ class _Told:
 
     chat: list[dict[str, str]]
     text: str
+    opening: str
+    """What begins an answer; before it, a prompt ends with the question."""
     ids: list[int]
     owner: list[int]
     units: int
@@ -109,8 +111,9 @@ class Encoder:
             return self.encode(said, system=system, answer_next=True, unit=unit)
         told = self._history(tuple(messages), system, unit)
         chat = [*told.chat, {"role": "user", "content": question}]
-        text, end, begin = self._render(chat, True), len(self._render(chat)), len(told.text)
-        splits = text.startswith(told.text) and text.startswith(self._borders, begin) and end > begin
+        text, begin = self._render(chat, True), len(told.text)
+        end = len(text) - len(told.opening)
+        splits = text.startswith(told.text) and text.startswith(self._borders, begin) and text.endswith(told.opening)
         if told.splits is not False and splits:
             turn = Turn("user", question, (0, len(question)))
             ids, owner, _ = self._tokens(text[begin:], [0, end - begin], [turn], unit)
@@ -131,7 +134,8 @@ class Encoder:
         if key not in self._kept:
             chat, said = _chat(messages, system)
             text = self._render(chat)
-            told = _Told(chat, text, *self._tokens(text, self._ends(chat, bool(system)), said, unit))
+            opening = self._render(chat, True).removeprefix(text)
+            told = _Told(chat, text, opening, *self._tokens(text, self._ends(chat, bool(system)), said, unit))
             while len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = told

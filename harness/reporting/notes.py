@@ -168,6 +168,9 @@ def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
         cut = max(r.truncated for r in records)
         if cut:
             text += f"; up to {cut:,} histories were cut, losing {100 * lost:.0f}% of their tokens on average"
+        seen = [r.visible_share for r in records if r.visible_share is not None]
+        if seen:
+            text += f"; under windowed {100 * sum(seen) / len(seen):.0f}% of a history is in sight"
         remarks = sorted({str(r.provenance.data.get("note") or "") for r in records} - {""})
         remarks += sorted({_wrong(known) for r in records if (known := r.configs.get(spec.name, {}).get("overlay"))})
         yield ". ".join([text, *remarks]).rstrip(".") + "."

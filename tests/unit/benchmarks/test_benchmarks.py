@@ -121,3 +121,12 @@ def test_jobs_gives_jobs_and_cells_beside_the_model(answered):
 def test_no_records_are_told_with_the_mend(measure, tmp_path):
     with pytest.raises(HarnessError, match="run the"):
         measure("smoke", tmp_path)
+
+
+def test_prompts_of_one_history_hold_it_once():
+    words = ["--backbone", "random:tiny-llama", "--source", "generated", "--questions", "20", "--tokens", "20000"]
+    found = printed("prompts", *words)
+    assert found["locomo.questions"]["value"] == 20
+    assert found["locomo.seconds"]["goal"] == 20
+    assert found["one_history.tokens"]["value"] == pytest.approx(20_000, rel=0.1)
+    assert found["one_history.ratio"]["met"]
