@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from harness import cache
-from harness.encoding import Encoder
+from harness.encoding import Encoder, Segment
 from harness.episodes import Message, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
@@ -93,13 +93,14 @@ class Backbone:
         *,
         system: str = "",
         answer_next: bool = False,
-        unit: Unit = "message",
+        unit: Segment = "message",
     ) -> tuple[list[int], list[int]]:
         """Token ids of a conversation in the backbone's chat template, and the message or sentence each belongs to.
 
         Messages count from 0; the system message and the opening of the answer are -1 (specification 1.7). A token
         belongs to the message in whose part of the rendered text it starts. Sentences count on from message to
-        message; only a message's content is in them, not what the template puts around it.
+        message; only a message's content is in them, not what the template puts around it. Messages of one frame are
+        one chat message, and to a memory they are one; ``part`` tells them apart, and then what is of none is -1.
 
         Args:
             messages: What is said, without the system message.
@@ -110,10 +111,16 @@ class Backbone:
         return self._encoder.encode(messages, system=system, answer_next=answer_next, unit=unit)
 
     def asked(
-        self, messages: Sequence[Message], question: str, *, system: str = "", unit: Unit = "message"
+        self,
+        messages: Sequence[Message],
+        question: str,
+        *,
+        system: str = "",
+        unit: Unit = "message",
+        frame: str | None = None,
     ) -> tuple[Sequence[int], Sequence[int]]:
         """As :meth:`encode` of a history, a question and the opening of the answer, the history's part held once."""
-        return self._encoder.asked(messages, question, system=system, unit=unit)
+        return self._encoder.asked(messages, question, system=system, unit=unit, frame=frame)
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.journal import Journal
 from harness.lm import EpisodeTask, MemoryLM, document
 from harness.memories import Memories
 from harness.method import MemoryMethod
+from harness.overlay import Overlay
 from harness.plan import sources
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
@@ -74,6 +75,8 @@ class Material:
     """Tokens of an answer at most; a question may have less."""
     views: Views | None = None
     """What conditions show of the histories, where that is less than what is written."""
+    overlay: Overlay | None = None
+    """Questions whose gold answers are known to be wrong."""
     memories: Memories | None = None
     written: bool = False
     """A cell that reads from states has its record: an earlier process has accounted for writing them."""
@@ -87,6 +90,11 @@ class Material:
         """The cap of every question, or the least and the greatest."""
         found = sorted({cap_of(q, self.cap) for e in self.episodes for q in e.questions})
         return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]:,}"
+
+    @property
+    def empty_context(self) -> bool:
+        """Under ``removed`` it is asked in the prompt of a history in sight, of which nothing stands there."""
+        return self.spec.removed_prompt == "empty_context"
 
     def open(self, method: MemoryMethod) -> Memories:
         """The memories that the task's cells share."""
@@ -122,6 +130,7 @@ class Plan:
     def address(self) -> str:
         """All that the answers are a function of; not commit, versions or machine."""
         run, method = self.job.experiment.run, self.job.method
+        sampled = [asdict(q.decoding) for e in self.material.episodes for q in e.questions if q.decoding]
         return digest(
             {
                 "backbone": method.backbone.digest,
@@ -130,13 +139,14 @@ class Plan:
                 "sources": sources(method.name),
                 "fit": self.job.fit and self.job.fit["adapter_hash"],
                 "task": self.cell.task,
-                "spec": self.material.spec.model_dump(mode="json", exclude={"conditions"}),
+                "spec": self.material.spec.model_dump(mode="json", exclude={"conditions", "overlay", "details"}),
                 "data": self.material.data.hash,
                 "data_seed": self.job.experiment.data.seed,
                 "prompts": self.material.task.prompts.digest_of(self.material.task.name),
                 "cell": [self.cell.condition, self.cell.arm, self.draws],
                 "run": [run.dtype, run.attention, run.batch_size],
                 **self._beyond,
+                **({"decoding": sampled} if sampled else {}),
             }
         )
 
@@ -164,12 +174,18 @@ class Plan:
         return arms.donors(self.material.episodes, self.draws, self.job.experiment.data.seed)
 
     def stands(self) -> bool:
-        """A record of this very cell is there already, and no other run could answer more of its questions."""
+        """A record of this very cell is there already, and no other run could answer more of its questions.
+
+        One that knew another overlay is brought up to this one: that changes which scores it tells, and no answer.
+        """
         path = self.folder / "record.json"
         if not path.is_file():
             return False
         record = records.load(path)
-        return record.address == self.address and not any(f.status in RETRIED for f in record.failures)
+        if record.address != self.address or any(f.status in RETRIED for f in record.failures):
+            return False
+        rescoring.follow(record, self.material.task, self.folder, self.material.overlay)
+        return True
 
 
 def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
@@ -185,6 +201,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         draws=plan.draws,
         written=material.episodes,
         flat=False,
+        empty_context=material.empty_context,
     )
     answered = done
 
@@ -231,7 +248,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         read_tokens=spent.reading.tokens_read,
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
-    record = _record(plan, samples, failures, dict(found))
+    record = _record(plan, asked, samples, failures, dict(found))
     wall = time.perf_counter() - start + lm.recalled.seconds
     plan.model_seconds = lm.spent.seconds
     record.costs = costs.model_copy(
@@ -274,8 +291,9 @@ def _samples(plan: Plan, lm: MemoryLM, logged: Sequence[dict[str, Any]]) -> pd.D
                 **{f"score.{m}": float(sample[m]) for m in metrics},
             }
         )
-    columns = [name for name in records.SAMPLE_COLUMNS if "<" not in name]
-    return pd.DataFrame(rows, columns=[*columns, *(f"score.{m}" for m in metrics)])
+    columns = [name for name in records.SAMPLE_COLUMNS if "<" not in name and name != "clean"]
+    answers = pd.DataFrame(rows, columns=[*columns, *(f"score.{m}" for m in metrics)])
+    return rescoring.mark(answers, plan.material.overlay)
 
 
 def _failures(plan: Plan, lm: MemoryLM, asked: EpisodeTask) -> list[records.Failure]:
@@ -295,7 +313,7 @@ def _failures(plan: Plan, lm: MemoryLM, asked: EpisodeTask) -> list[records.Fail
 
 
 def _record(
-    plan: Plan, samples: pd.DataFrame, failures: list[records.Failure], found: dict[str, Any]
+    plan: Plan, asked: EpisodeTask, samples: pd.DataFrame, failures: list[records.Failure], found: dict[str, Any]
 ) -> records.Record:
     job, cell, material = plan.job, plan.cell, plan.material
     counted = require(
@@ -330,7 +348,7 @@ def _record(
         visible_share=sum(visible) / len(visible) if visible else None,
         results=found["results"],
         group_subtasks=found.get("group_subtasks", {}),
-        configs={cell.task: {"task": cell.task, "output_type": "generate_until", "max_gen_toks": material.cap}},
+        configs={cell.task: _config(plan, asked)},
         versions=found.get("versions", {}),
         n_shot={cell.task: 0},
         higher_is_better=found.get("higher_is_better", {}),
@@ -338,6 +356,18 @@ def _record(
         date=time.time(),
         git_hash=job.code[0],
     )
+
+
+def _config(plan: Plan, asked: EpisodeTask) -> dict[str, Any]:
+    """How the cell's questions were asked and decoded."""
+    config = {
+        "task": plan.cell.task,
+        "output_type": "generate_until",
+        "max_gen_toks": plan.material.cap,
+        "generation_kwargs": asked.decoding,
+        **({"removed_prompt": plan.material.spec.removed_prompt} if asked.removed else {}),
+    }
+    return rescoring.told(config, plan.material.overlay)
 
 
 def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:

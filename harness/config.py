@@ -245,6 +245,7 @@ def _fields(model: Any, at: Location) -> Iterable[str]:
 
 def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
     """Names and settings that only the registries know."""
+    from harness import overlay
     from harness.data.settings import only_generated
     from harness.registry import plug, resolve
     from harness.tasks import Prompts, task, tasks
@@ -271,6 +272,8 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
             raise HarnessError(
                 f"{where}: task '{spec.task}' has no metric '{spec.metric}'; {nearest(spec.metric, metrics)}"
             )
+        if spec.overlay:
+            check(("tasks", i, "overlay"), overlay.read, Path(spec.overlay), spec.task)
     training = experiment.training
     check(("training", "task"), task, training.task)
     settings = _check_settings(

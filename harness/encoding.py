@@ -5,16 +5,19 @@ Nothing is shared on trust: what is put together of parts is held against the wh
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from jinja2 import TemplateError
 
-from harness.episodes import Message, spoken
+from harness.episodes import Message, Turn, turns
 from harness.method import Unit
 from harness.segments import by_sentence
 
+Segment = Unit | Literal["part"]
+"""``part``: messages that share a turn, told apart."""
 KEPT = 2
 """Histories whose encoding is kept: the one whose questions are asked now, and the one before."""
 
@@ -76,32 +79,41 @@ class Encoder:
         self._kept: dict[Any, _Told] = {}
 
     def encode(
-        self, messages: Sequence[Message], *, system: str = "", answer_next: bool = False, unit: Unit = "message"
+        self, messages: Sequence[Message], *, system: str = "", answer_next: bool = False, unit: Segment = "message"
     ) -> tuple[list[int], list[int]]:
         """Token ids, and the message or sentence each belongs to; see :meth:`harness.backbones.Backbone.encode`."""
-        chat, texts = _chat(messages, system)
+        chat, said = _chat(messages, system)
         if not chat:
             return [], []
         text = self._render(chat, answer_next)
-        return self._tokens(text, self._ends(chat, bool(system)), texts, unit)[:2]
+        return self._tokens(text, self._ends(chat, bool(system)), said, unit)[:2]
 
     def asked(
-        self, messages: Sequence[Message], question: str, *, system: str = "", unit: Unit = "message"
+        self,
+        messages: Sequence[Message],
+        question: str,
+        *,
+        system: str = "",
+        unit: Unit = "message",
+        frame: str | None = None,
     ) -> tuple[Sequence[int], Sequence[int]]:
         """As :meth:`encode` of a history, a question and the opening of the answer.
 
         The history's tokens are shared by all of its prompts where the tokenizer cuts the text at the question
         anyway: where a special token begins there. The first prompt of a history is also encoded whole, to see that
-        the tokens are the same; where they are not, every prompt is.
+        the tokens are the same; where they are not, every prompt is. So is one whose question stands in a message of
+        the history, for no special token begins there.
         """
-        if not messages:
-            return self.encode([Message(question)], system=system, answer_next=True, unit=unit)
+        if not messages or frame is not None:
+            said = [*messages, Message(question, frame=frame)]
+            return self.encode(said, system=system, answer_next=True, unit=unit)
         told = self._history(tuple(messages), system, unit)
         chat = [*told.chat, {"role": "user", "content": question}]
         text, end, begin = self._render(chat, True), len(self._render(chat)), len(told.text)
         splits = text.startswith(told.text) and text.startswith(self._borders, begin) and end > begin
         if told.splits is not False and splits:
-            ids, owner, _ = self._tokens(text[begin:], [0, end - begin], [question], unit)
+            turn = Turn("user", question, (0, len(question)))
+            ids, owner, _ = self._tokens(text[begin:], [0, end - begin], [turn], unit)
             owner = [n if n < 0 else told.units + n for n in owner]
             if told.splits is None:
                 told.splits = self._whole(messages, question, system, unit) == (told.ids + ids, told.owner + owner)
@@ -117,9 +129,9 @@ class Encoder:
     def _history(self, messages: tuple[Message, ...], system: str, unit: Unit) -> _Told:
         key = messages, system, unit, str(self.tokenizer.chat_template)
         if key not in self._kept:
-            chat, texts = _chat(messages, system)
+            chat, said = _chat(messages, system)
             text = self._render(chat)
-            told = _Told(chat, text, *self._tokens(text, self._ends(chat, bool(system)), texts, unit))
+            told = _Told(chat, text, *self._tokens(text, self._ends(chat, bool(system)), said, unit))
             while len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = told
@@ -166,7 +178,7 @@ class Encoder:
         return parts if whole else None
 
     def _tokens(
-        self, text: str, ends: Sequence[int], contents: Sequence[str], unit: Unit
+        self, text: str, ends: Sequence[int], said: Sequence[Turn], unit: Segment
     ) -> tuple[list[int], list[int], int]:
         """Token ids, owners, and the number of units, of a rendered text."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -175,16 +187,35 @@ class Encoder:
             while j < len(ends) and start >= ends[j]:
                 j += 1
             owner.append(j - 1 if j < len(ends) else -1)
-        if unit == "message":
-            return encoded["input_ids"], owner, len(contents)
-        return encoded["input_ids"], *_sentences(text, spans, owner, ends, contents)
+        if unit == "sentence":
+            return encoded["input_ids"], *_sentences(text, spans, owner, ends, [turn.content for turn in said])
+        if unit == "part" and any(len(turn.ends) > 2 for turn in said):
+            owner = _parts(text, spans, owner, ends, said)
+        return encoded["input_ids"], owner, len(said)
 
 
-def _chat(messages: Sequence[Message], system: str) -> tuple[list[dict[str, str]], list[str]]:
-    """A conversation as templates take it, and the text of each message."""
-    texts = spoken(messages)
-    said = [{"role": m.role, "content": told} for m, told in zip(messages, texts, strict=True)]
-    return ([{"role": "system", "content": system}] if system else []) + said, texts
+def _chat(messages: Sequence[Message], system: str) -> tuple[list[dict[str, str]], list[Turn]]:
+    """A conversation as templates take it, and its turns."""
+    said = turns(messages)
+    chat = [{"role": turn.role, "content": turn.content} for turn in said]
+    return ([{"role": "system", "content": system}] if system else []) + chat, said
+
+
+def _parts(
+    text: str, spans: Sequence[tuple[int, int]], owner: Sequence[int], ends: Sequence[int], said: Sequence[Turn]
+) -> list[int]:
+    """The message of each token where several share a turn; -1 for the turn's opening and the template's own."""
+    begins, first, count = [], [], 0
+    for n, turn in enumerate(said):
+        at = text.find(turn.content.strip(), ends[n], ends[n + 1])  # templates may strip what they are given
+        begins.append(max(at, ends[n]))
+        first.append(count)
+        count += len(turn.ends) - 1
+    found = []
+    for (start, _), n in zip(spans, owner, strict=True):
+        part = bisect_right(said[n].ends, start - begins[n]) - 1 if n >= 0 else -1
+        found.append(first[n] + part if 0 <= part < len(said[n].ends) - 1 else -1)
+    return found
 
 
 def _sentences(

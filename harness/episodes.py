@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -25,6 +26,10 @@ class Message:
     """When it was said, as the data set writes it; None where it has no date."""
     id: str | None = None
     """The data set's own name of the unit (LoCoMo ``D1:3``, a HotpotQA title); evidence points at it."""
+    frame: str | None = None
+    """Opening of the one chat message that it shares with its neighbours of the same frame; None is one of its own."""
+    heading: str | None = None
+    """What tells ``time`` where it changes; None tells it as ``[time]``."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class History:
 
     def digest(self) -> str:
         """sha256 over roles, texts, times and the instruction: equal histories, equal digest."""
-        return digest([self.system, [asdict(m) for m in self.messages]])
+        return digest([self.system, [_plain(asdict(m)) for m in self.messages]])
 
 
 def spoken(messages: Iterable[Message]) -> list[str]:
@@ -48,9 +53,53 @@ def spoken(messages: Iterable[Message]) -> list[str]:
     texts, before = [], None
     for message in messages:
         dated = message.time is not None and message.time != before
-        texts.append(f"[{message.time}]\n{message.content}" if dated else message.content)
+        heading = f"[{message.time}]" if message.heading is None else message.heading
+        texts.append(f"{heading}\n{message.content}" if dated else message.content)
         before = message.time
     return texts
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One chat message: a message of its own, or neighbours that share a frame, a blank line between them."""
+
+    role: Role
+    content: str
+    ends: tuple[int, ...]
+    """Where the opening (0 without one) and then each message ends in ``content``, in characters."""
+
+
+def turns(messages: Sequence[Message]) -> list[Turn]:
+    """The chat messages that messages stand in, in order."""
+    texts, found = spoken(messages), []
+
+    def place(n: int) -> tuple[str | None, int]:
+        return messages[n].frame, n if messages[n].frame is None else -1
+
+    for (frame, _), run in groupby(range(len(messages)), key=place):
+        parts = list(run)
+        content = frame or ""
+        ends = [len(content)]
+        for n in parts:
+            content = f"{content}\n\n{texts[n]}" if content else texts[n]
+            ends.append(len(content))
+        found.append(Turn(messages[parts[0]].role, content, tuple(ends)))
+    return found
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is sampled: transformers' own temperature, top-k and nucleus, in this order."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    """Of this answer alone, which so depends on no other question and on no order."""
+
+    def arguments(self) -> dict[str, Any]:
+        """As transformers and lm-eval name them; the seed is no argument of theirs."""
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
 
 
 @dataclass(frozen=True)
@@ -66,6 +115,8 @@ class Question:
     """Ids of the messages that hold the answer, where the data has them."""
     max_new_tokens: int | None = None
     """The benchmark's own cap of this answer, where its questions differ in that; None is the task's."""
+    decoding: Decoding | None = None
+    """How the answer is sampled, where the benchmark does that; None is greedy."""
 
 
 def cap_of(question: Question, cap: int) -> int:
@@ -101,6 +152,13 @@ class Query:
     question_id: str = ""
     evidence: tuple[str, ...] = ()
     """Ids of the messages that hold the answer; empty for every method but those with ``Capabilities.gold``."""
+    frame: str | None = None
+    """Of the chat message that it shares with the history in sight; None is one of its own."""
+    decoding: Decoding | None = None
+
+    def message(self) -> Message:
+        """The user's message that asks it."""
+        return Message(self.text, frame=self.frame)
 
 
 def digest(value: Any) -> str:
@@ -120,10 +178,15 @@ def episodes_digest(episodes: Iterable[Episode]) -> str:
 def _told(episode: dict[str, Any]) -> dict[str, Any]:
     if episode["continues"] is None:
         del episode["continues"]
-    for question in episode["questions"]:
-        if question["max_new_tokens"] is None:
-            del question["max_new_tokens"]
+    episode["history"]["messages"] = [_plain(m) for m in episode["history"]["messages"]]
+    episode["questions"] = [_plain(q) for q in episode["questions"]]
     return episode
+
+
+def _plain(part: dict[str, Any]) -> dict[str, Any]:
+    """A message or question without what later versions have added, where it is not used."""
+    added = ("frame", "heading", "max_new_tokens", "decoding")
+    return {key: value for key, value in part.items() if value is not None or key not in added}
 
 
 def widening(category: str) -> list[str]:

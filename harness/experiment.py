@@ -123,6 +123,11 @@ class TaskSpec(_Model):
         exclude_if=lambda name: name is None,
         description="Metric of the main table, one of the task's; None is its primary one.",
     )
+    details: tuple[Arm, ...] = Field(
+        ("own",),
+        exclude_if=lambda arms: arms == ("own",),
+        description="Arms told by metric and category below the main table; main.csv holds them all.",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Knobs of a generated task (facts, answers, ...)."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from harness.backbones import Backbone
 from harness.encoding import Joined
-from harness.episodes import Message, Query
+from harness.episodes import Decoding, Message, Query
 from harness.errors import HarnessError
 from harness.method import Steering, Unit
 
@@ -61,7 +71,7 @@ class Seconds:
 
 def prompt(backbone: Backbone, visible: Sequence[Message], query: Query, unit: Unit = "message") -> Prompt:
     """Instruction, visible messages, question and the opening of the answer, in the chat template."""
-    ids, owner = backbone.asked(visible, query.text, system=query.system, unit=unit)
+    ids, owner = backbone.asked(visible, query.text, system=query.system, unit=unit, frame=query.frame)
     if len(ids) >= backbone.window:
         raise HarnessError(
             f"question '{query.question_id}' makes a prompt of {len(ids)} tokens, beyond the backbone's window of "
@@ -96,27 +106,65 @@ def answer(
     max_new_tokens: int,
     stop: Sequence[str] = (),
     batch_size: int = 16,
+    decoding: Sequence[Decoding | None] = (),
 ) -> tuple[list[Answer], Seconds]:
-    """Greedy answers to prompts that share a steering, in order.
+    """Answers to prompts that share a steering, in order.
 
     The common beginning is run once; its keys, values and states are copied for the questions, which continue
     from there as left-padded batches.
+
+    Args:
+        decoding: How each answer is sampled; None is greedy, as are all where nothing is given. A sampled answer is a
+            batch of its own and draws from a generator of its own; torch's global one is left as it was.
     """
     seconds = Seconds()
     answers: list[Answer] = []
+    how = decoding or [None] * len(prompts)
     with _steered(backbone, steering):
         if steering.weave is not None:
-            return [_woven(backbone, p, steering, max_new_tokens, stop, seconds) for p in prompts], seconds
+            one = functools.partial(_woven, backbone, steering=steering, cap=max_new_tokens, stop=stop, seconds=seconds)
+            return [one(p, decoding=d) for p, d in zip(prompts, how, strict=True)], seconds
         shared = common_prefix(prompts)
         if shared * (len(prompts) - 1) < WORTH_SHARING:
             shared = 0
         start = _start(backbone, prompts[0], shared, steering, seconds)
-        for at in range(0, len(prompts), batch_size):
-            batch = prompts[at : at + batch_size]
-            cache = start if at + batch_size >= len(prompts) else copy.deepcopy(start)
-            cache.batch_repeat_interleave(len(batch))
-            answers += _decode(backbone, batch, shared, cache, steering, max_new_tokens, stop, seconds)
+        at = 0
+        while at < len(prompts):
+            size = 1 if how[at] else _greedy(how[at : at + batch_size])
+            batch = prompts[at : at + size]
+            cache = start if at + size >= len(prompts) else copy.deepcopy(start)
+            cache.batch_repeat_interleave(size)
+            answers += _decode(backbone, batch, shared, cache, steering, max_new_tokens, stop, seconds, how[at])
+            at += size
     return answers, seconds
+
+
+def _greedy(how: Sequence[Decoding | None]) -> int:
+    """How many at the beginning are not sampled."""
+    return next((n for n, decoding in enumerate(how) if decoding), len(how))
+
+
+@contextlib.contextmanager
+def _drawing(decoding: Decoding | None) -> Iterator[None]:
+    """What is drawn inside this block follows from the decoding's seed; the global generators stay as they were."""
+    if decoding is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # seeding reaches them all
+        torch.manual_seed(decoding.seed)
+        yield
+
+
+def _sampled(scores: torch.Tensor, ids: torch.Tensor, decoding: Decoding) -> int:
+    """A token drawn from scores [1, V] as transformers would."""
+    warpers = (
+        TemperatureLogitsWarper(decoding.temperature),
+        TopKLogitsWarper(decoding.top_k),
+        TopPLogitsWarper(decoding.top_p),
+    )
+    for warper in warpers:
+        scores = warper(ids, scores)
+    return int(torch.multinomial(scores.softmax(-1), 1))
 
 
 @contextlib.contextmanager
@@ -182,19 +230,28 @@ def forced(
 
 
 def _woven(
-    backbone: Backbone, asked: Prompt, steering: Steering, max_new_tokens: int, stop: Sequence[str], seconds: Seconds
+    backbone: Backbone,
+    asked: Prompt,
+    *,
+    steering: Steering,
+    cap: int,
+    stop: Sequence[str],
+    seconds: Seconds,
+    decoding: Decoding | None = None,
 ) -> Answer:
-    """One greedy answer, with the steering's embeddings put between its tokens."""
+    """One answer, with the steering's embeddings put between its tokens."""
     new: list[int] = []
 
     def choose(at: int, scores: torch.Tensor) -> torch.Tensor | None:
-        new.append(int(scores[0].argmax()))
+        so_far = torch.tensor([[*asked.ids, *new]], device=backbone.device)
+        new.append(_sampled(scores, so_far, decoding) if decoding else int(scores[0].argmax()))
         text = backbone.tokenizer.decode(new, skip_special_tokens=True)
         over = new[-1] in backbone.eos_token_ids or any(s in text for s in stop)
         return None if over else torch.tensor(new[-1:], device=backbone.device)
 
-    extra = _walk(backbone, asked, steering, 1, max_new_tokens, choose, seconds)
-    return _read(backbone, new, asked, extra, max_new_tokens, stop)
+    with _drawing(decoding):
+        extra = _walk(backbone, asked, steering, 1, cap, choose, seconds)
+    return _read(backbone, new, asked, extra, cap, stop)
 
 
 def _walk(
@@ -263,6 +320,7 @@ def _decode(
     max_new_tokens: int,
     stop: Sequence[str],
     seconds: Seconds,
+    decoding: Decoding | None = None,
 ) -> list[Answer]:
     """Continue a cache of ``len(batch)`` rows with the prompts' own parts, left-padded, and decode."""
     device, pad = backbone.device, backbone.pad_token_id
@@ -275,19 +333,20 @@ def _decode(
     _announce(cache, torch.tensor(owner, device=device))
     ends = _Ends(backbone, stop, prefix + width)
     begin = time.perf_counter()
-    output = backbone.model.generate(
-        input_ids=torch.tensor(rows, device=device),
-        attention_mask=torch.tensor(mask, device=device),
-        past_key_values=cache,
-        generation_config=GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=backbone.eos_token_ids,
-            pad_token_id=pad,
-        ),
-        stopping_criteria=StoppingCriteriaList([ends]),
-        logits_processor=LogitsProcessorList([steering.logits_processor] if steering.logits_processor else []),
-    )
+    with _drawing(decoding):
+        output = backbone.model.generate(
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            past_key_values=cache,
+            generation_config=GenerationConfig(
+                max_new_tokens=max_new_tokens,
+                eos_token_id=backbone.eos_token_ids,
+                pad_token_id=pad,
+                **(decoding.arguments() if decoding else {"do_sample": False}),
+            ),
+            stopping_criteria=StoppingCriteriaList([ends]),
+            logits_processor=LogitsProcessorList([steering.logits_processor] if steering.logits_processor else []),
+        )
     seconds.prefill += ends.first - begin
     seconds.decode += time.perf_counter() - ends.first
     return [

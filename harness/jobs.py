@@ -20,7 +20,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, efficiency, efficiency_records, fits, records, tuning
+from harness import backbones, cells, efficiency, efficiency_records, fits, overlay, records, tuning
 from harness.backbones import Backbone
 from harness.episodes import Episode, cap_of
 from harness.errors import HarnessError
@@ -263,7 +263,8 @@ def _planned(
     sight = method.backbone.window - longest - ROOM
     views = views_of(chosen, spec, method.backbone, spec.truncate or found.truncate, sight)
     facts = _data_facts(spec.task, data, views.written)
-    material = cells.Material(found, spec, data, views.written, facts, cap, views)
+    wrong = overlay.of(spec, {q.id for e in data.episodes for q in e.questions})
+    material = cells.Material(found, spec, data, views.written, facts, cap, views, wrong)
     return [cells.Plan(job, cell, material) for cell in wanted if cell.task == name]
 
 

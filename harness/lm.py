@@ -54,6 +54,7 @@ class EpisodeTask(LmEvalTask):
         draws: int = 1,
         written: Sequence[Episode] = (),
         flat: bool = True,
+        empty_context: bool = False,
     ) -> None:
         """Wrap a task.
 
@@ -62,8 +63,10 @@ class EpisodeTask(LmEvalTask):
             written: The same episodes with the histories as they are written, where that is more.
             flat: Whether requests carry history and question as text; :class:`MemoryLM` reads neither there, and a
                 text for each question would hold a long history as often as it is asked.
+            empty_context: With ``removed``: ask in the prompt of a history in sight, of which nothing stands there.
         """
         self.task, self.removed, self.max_new_tokens, self.flat = task, removed, max_new_tokens, flat
+        self.empty_context = removed and empty_context
         self.written = {e.id: e for e in written or episodes}
         self.failed: set[tuple[str, str, int]] = set()
         """Documents without an answer (history, question, draw): lm-eval's means leave them out, as ours do."""
@@ -74,7 +77,12 @@ class EpisodeTask(LmEvalTask):
             for e in episodes
             for n, q in enumerate(e.questions)
         ]
-        self.decoding = {"until": list(task.stop), "max_gen_toks": max_new_tokens, "do_sample": False}
+        sampled = next((q.decoding for e in episodes for q in e.questions if q.decoding), None)
+        self.decoding = {
+            "until": list(task.stop),
+            "max_gen_toks": max_new_tokens,
+            **(sampled.arguments() if sampled else {"do_sample": False}),
+        }
         super().__init__(
             config={"task": task.name, "output_type": self.OUTPUT_TYPE, "generation_kwargs": self.decoding}
         )
@@ -99,10 +107,14 @@ class EpisodeTask(LmEvalTask):
 
     def query(self, doc: dict, *, gold: bool = False) -> Query:
         """Instruction and question, in the task's wording; ``gold`` adds which messages hold the answer."""
-        asked = self._asked(doc)
-        system = self.episodes[doc["history_id"]].history.system
-        text = self.task.question(asked, removed=self.removed)
-        return Query(system, text, asked.id, asked.evidence if gold else ())
+        asked, history = self._asked(doc), self.episodes[doc["history_id"]].history
+        alone = self.removed and not self.empty_context
+        text = self.task.question(asked, removed=alone)
+        if self.empty_context and (nothing := self.task.empty()):
+            text = f"{nothing}\n\n{text}"
+        written = self.written[doc["history_id"]].history.messages
+        frame = None if alone else next((m.frame for m in written), None)
+        return Query(history.system, text, asked.id, asked.evidence if gold else (), frame, asked.decoding)
 
     def cap(self, doc: dict) -> int:
         """Tokens that the answer may have at most."""
@@ -114,15 +126,17 @@ class EpisodeTask(LmEvalTask):
     def doc_to_text(self, doc: dict) -> str:
         """Instruction, history and question as flat text, for models without a memory of their own."""
         query, history = self.query(doc), self.episodes[doc["history_id"]].history
-        shown = "" if self.removed else visible_history(history)
+        shown = query.frame if self.removed else visible_history(history)
         return "\n\n".join(part for part in (query.system, shown, query.text) if part)
 
     def doc_to_target(self, doc: dict) -> str:
         return self._asked(doc).answers[0]
 
     def construct_requests(self, doc: dict, ctx: str, **kwargs: Any) -> Instance:
-        decoding = {**self.decoding, "max_gen_toks": self.cap(doc)}
-        return Instance("generate_until", doc, (ctx, decoding), 0, kwargs["metadata"])
+        sampled = self._asked(doc).decoding
+        seed = {"seed": sampled.seed} if sampled else {}
+        how = {**self.decoding, "max_gen_toks": self.cap(doc), **seed}
+        return Instance("generate_until", doc, (ctx, how), 0, kwargs["metadata"])
 
     def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
         if document(doc) in self.failed:
@@ -275,14 +289,20 @@ class MemoryLM(LM):
         """Rows by number, of queries that are steered alike."""
         prompts = [generation.prompt(self.backbone, self._visible(episode, s), q, s.unit) for _, q, s in batch]
         answers, seconds = generation.answer(
-            self.backbone, prompts, batch[0][2], max_new_tokens=cap, stop=stop, batch_size=self.batch_size
+            self.backbone,
+            prompts,
+            batch[0][2],
+            max_new_tokens=cap,
+            stop=stop,
+            batch_size=self.batch_size,
+            decoding=[q.decoding for _, q, _ in batch],
         )
         self.spent.prefill += seconds.prefill
         self.spent.decode += seconds.decode
         rows = {}
-        for answer, (n, _, steering) in zip(answers, batch, strict=True):
-            row = asdict(answer)
-            rows[n] = {"answer": row.pop("text"), **row, "notes": dict(steering.notes)}
+        for answer, (n, query, steering) in zip(answers, batch, strict=True):
+            row, drawn = asdict(answer), {"seed": query.decoding.seed} if query.decoding else {}
+            rows[n] = {"answer": row.pop("text"), **row, "notes": {**steering.notes, **drawn}}
         return rows
 
     @contextmanager

@@ -168,6 +168,7 @@ SAMPLE_COLUMNS = {
     "answer_sha256": "string: digest of the answer text",
     "answer": "string: the answer; absent in committed records of official data",
     "notes": "string: JSON of what the memory says of this answer: retrieved ids, kept ratio, ...",
+    "clean": "bool: no overlay names the gold answer as wrong; absent where the task has no overlay",
     "score.<metric>": "float: one column a metric",
 }
 

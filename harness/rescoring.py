@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from harness import overlay as overlays
 from harness import records, statistics
-from harness.episodes import widening
 from harness.errors import HarnessError
 from harness.experiment import Experiment
+from harness.overlay import Overlay
 from harness.reporting.summary import collect, samples
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task
@@ -20,13 +22,38 @@ def scores(scored: Task, answers: pd.DataFrame) -> dict[str, records.Score]:
     """Every metric over all questions, and by category where the task has some."""
     found = {}
     for metric in scored.metrics:
-        for category in ["", *sorted({wide for c in answers["category"].unique() for wide in widening(c)})]:
+        for category in ["", *statistics.categories(answers)]:
             e = statistics.score(answers, metric.name, category)
             name = f"{metric.name}/{category}" if category else metric.name
             found[name] = records.Score(
                 value=e.value, low=e.low, high=e.high, n=e.n, clusters=e.clusters, rule=metric.rule
             )
     return found
+
+
+def mark(answers: pd.DataFrame, overlay: Overlay | None) -> pd.DataFrame:
+    """Answers with the column ``clean``: whether the overlay leaves their gold alone; without one, without it."""
+    if overlay is None:
+        return answers.drop(columns=statistics.CLEAN, errors="ignore")
+    return answers.assign(**{statistics.CLEAN: ~answers["question_id"].isin(overlay.wrong)})
+
+
+def follow(record: records.Record, scored: Task, folder: Path, overlay: Overlay | None) -> None:
+    """Bring a standing record up to another overlay: the same scores of the same answers, others left out."""
+    known = record.configs.get(record.task, {})
+    facts = overlay.facts() if overlay else None
+    if known.get("overlay") == facts or record.status != "ok":
+        return
+    answers = mark(pd.read_parquet(folder / "samples.parquet"), overlay)
+    record.scores = scores(scored, answers)
+    record.configs[record.task] = told(known, overlay)
+    records.save(record, answers, folder)
+
+
+def told(config: dict[str, Any], overlay: Overlay | None) -> dict[str, Any]:
+    """A record's configuration of its task with what it says of the overlay."""
+    rest = {key: value for key, value in config.items() if key != "overlay"}
+    return {**rest, "overlay": overlay.facts()} if overlay else rest
 
 
 def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path]:
@@ -46,6 +73,7 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
         scored = task(spec.task, prompts)
         episodes = scored.load(experiment.data, "test", spec.settings, spec.episodes).episodes
         asked = {q.id: q for e in episodes for q in e.questions}
+        overlay = overlays.of(spec, asked)
         answers = samples(results, cell)
         if "answer" not in answers or not set(answers["question_id"]) <= asked.keys():
             raise HarnessError(
@@ -57,7 +85,9 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
         ]
         for metric in scored.metrics:
             answers[f"score.{metric.name}"] = [float(row[metric.name]) for row in rows]
+        answers = mark(answers, overlay)
         record.scores, record.scored_by = scores(scored, answers), commit
+        record.configs[cell.task] = told(record.configs.get(cell.task, {}), overlay)
         record.primary_metric = spec.metric or scored.primary_metric
         means = {f"{name},none": score.value for name, score in record.scores.items() if "/" not in name}
         record.results[cell.task] = {**record.results.get(cell.task, {}), **means}

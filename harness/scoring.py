@@ -1,9 +1,8 @@
 """Scores of an answer against a gold answer, 0 to 1: the benchmarks' own rules and the paper's released ones.
 
 Sources: LoCoMo, ``task_eval/evaluation.py`` (Maharana et al., 2024); HotpotQA, ``hotpot_evaluate_v1.py``
-(Yang et al., 2018); the release of δ-mem (normalisation of HotpotQA answers). The release scores LoCoMo by LoCoMo's
-own rule, so one function serves both. It differs in two ways that this harness does not copy: it loses stemming where
-nltk is not installed, and it decomposes accents first, which hardly ever matters unless one side came decomposed.
+(Yang et al., 2018); the release of δ-mem (normalisation of HotpotQA answers, rounding of LoCoMo scores). The release
+loses LoCoMo's stemming where nltk is not installed, which this harness does not copy: nltk is always there.
 ``docs/scoring.md`` says every rule in words.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -76,6 +76,11 @@ def locomo_f1(answer: str, gold: str, category: str) -> float:
     if category == "open_domain":
         gold = gold.split(";")[0]
     return bag_f1(_stems(answer), _stems(gold))
+
+
+def locomo_f1_release(answer: str, gold: str, category: str) -> float:
+    """The release's: LoCoMo's own of decomposed accents, rounded to four decimals before any average."""
+    return round(locomo_f1(unicodedata.normalize("NFD", answer), unicodedata.normalize("NFD", gold), category), 4)
 
 
 @lru_cache(maxsize=65536)

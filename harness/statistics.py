@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from harness.episodes import widening
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ EXACT_CLUSTERS = 20
 DRAWS = 10_000
 QUESTION = ["history_id", "question_id"]
 """The columns that name a question within a task."""
+CLEAN = "clean"
+"""The column that tells which gold answers no overlay names as wrong, and the category of their questions."""
 
 Verdict = Literal["reproduced", "compatible", "not reproduced", "inconclusive"]
 
@@ -177,6 +180,9 @@ def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
         samples: Columns of ``harness.records.SAMPLE_COLUMNS``; ``score.<metric>`` lies in [0, 1].
         metric: Name of the metric.
 
+    Returns:
+        Columns ``score``, ``root``, ``category``, and ``clean`` where the samples have it.
+
     Raises:
         HarnessError: the samples have no such metric.
     """
@@ -184,12 +190,25 @@ def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
     if column not in samples:
         raise HarnessError(f"the samples have no column '{column}'; name a metric of the task, or evaluate again")
     questions = samples.groupby(QUESTION, sort=True)
-    return questions.agg(score=(column, "mean"), root=("root", "first"), category=("category", "first"))
+    kept = {name: (name, "first") for name in ("root", "category", CLEAN) if name in samples}
+    return questions.agg(score=(column, "mean"), **kept)
 
 
-def within(categories: pd.Series, wide: str) -> pd.Series:
-    """Which questions count in a category: those of its own name, and of the narrower ones (``AR/...`` in ``AR``)."""
-    return (categories == wide) | categories.str.startswith(f"{wide}/")
+def within(questions: pd.DataFrame, wide: str) -> pd.DataFrame:
+    """The questions of a category: those of its own name, and of the narrower ones (``AR/...`` in ``AR``).
+
+    Where an overlay names wrong gold answers, ``clean`` is the category of all others.
+    """
+    if wide == CLEAN and CLEAN in questions:
+        return questions[questions[CLEAN]]
+    categories = questions["category"]
+    return questions[(categories == wide) | categories.str.startswith(f"{wide}/")] if wide else questions
+
+
+def categories(samples: pd.DataFrame) -> list[str]:
+    """Every category that some question counts in, sorted; ``clean`` last, where an overlay names wrong answers."""
+    found = sorted({wide for category in set(samples["category"]) for wide in widening(category)})
+    return [*found, CLEAN] if CLEAN in samples and samples[CLEAN].any() else found
 
 
 def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
@@ -198,9 +217,7 @@ def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
     Raises:
         HarnessError: the samples have no such metric or category.
     """
-    scores = by_question(samples, metric)
-    if category:
-        scores = scores[within(scores["category"], category)]
+    scores = within(by_question(samples, metric), category)
     return mean(scores["score"], scores["root"])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from harness import chunks
 from harness.backbones import Backbone
-from harness.episodes import Episode, History, Message, spoken
+from harness.episodes import Episode, History, Message, turns
 from harness.errors import HarnessError
 from harness.experiment import TaskSpec
 
@@ -35,7 +35,7 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
     history = episode.history
     if not history.messages:
         return episode
-    ids, owner = backbone.encode(history.messages, system=history.system)
+    ids, owner = backbone.encode(history.messages, system=history.system, unit="part")
     total = len(ids)
     if total <= limit:
         return episode
@@ -50,8 +50,9 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
 
     sizes = [owner.count(j) for j in range(len(history.messages))]
     if rule == "head_and_tail":
-        kept = _both(history.messages, sizes, limit, backbone, length)
-        share = length([m for m in kept if m is not MARKER]) / total
+        marker = replace(MARKER, frame=history.messages[0].frame)
+        kept = _both(history.messages, sizes, limit, marker, backbone, length)
+        share = length([m for m in kept if m is not marker]) / total
     else:
         kept = _end(history.messages, sizes, limit, rule, backbone, length)
         share = length(kept) / total
@@ -123,16 +124,16 @@ def _end(
 
 
 def _both(
-    messages: Sequence[Message], sizes: Sequence[int], limit: int, backbone: Backbone, length: Length
+    messages: Sequence[Message], sizes: Sequence[int], limit: int, marker: Message, backbone: Backbone, length: Length
 ) -> list[Message]:
     """Both ends, to the token: whole messages, and of the next one what still fits."""
-    around = length([MARKER])
+    around = length([marker])
     room = limit - around
-    head = _filled(messages, sizes, room // 3, "head", backbone, lambda kept: length([*kept, MARKER]) - around)
-    tail = _filled(messages, sizes, room, "tail", backbone, lambda kept: length([*head, MARKER, *kept]) - around)
+    head = _filled(messages, sizes, room // 3, "head", backbone, lambda kept: length([*kept, marker]) - around)
+    tail = _filled(messages, sizes, room, "tail", backbone, lambda kept: length([*head, marker, *kept]) - around)
     if not tail:
         raise _no_room()
-    return [*head, MARKER, *tail]
+    return [*head, marker, *tail]
 
 
 def _filled(
@@ -184,4 +185,4 @@ def _no_room() -> HarnessError:
 
 def visible_history(history: History) -> str:
     """The history as plain text, a message a line: for models that take text instead of a conversation."""
-    return "\n".join(spoken(history.messages))
+    return "\n".join(turn.content for turn in turns(history.messages))

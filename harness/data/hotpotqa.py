@@ -26,7 +26,21 @@ GENERATED = 60
 """Questions generated where the experiment names no number."""
 
 
-def load(data: DataSpec, count: int | None = None, knobs: generated.Chains | None = None) -> TaskData:
+class Form:
+    """How paragraphs are told: a message each, its title in front."""
+
+    def paragraph(self, number: int, title: str, text: str) -> str:
+        """The paragraph that is ``number`` of its question's, counted from 1."""
+        return f"{title}: {text}"
+
+    def frame(self) -> str | None:
+        """Opening of the one chat message that all paragraphs share; None gives each its own."""
+        return None
+
+
+def load(
+    data: DataSpec, count: int | None = None, knobs: generated.Chains | None = None, form: Form | None = None
+) -> TaskData:
     """Every question of the official file or of the hub, or ``count`` generated ones.
 
     Raises:
@@ -34,23 +48,24 @@ def load(data: DataSpec, count: int | None = None, knobs: generated.Chains | Non
     """
     only_generated(knobs, "hotpotqa", data)
     rows = functools.partial(generated.rows, count or GENERATED, knobs=knobs)
-    return read(fetch(data, FILES, rows, HUB))
+    return read(fetch(data, FILES, rows, HUB), form)
 
 
-def read(raw: Raw) -> TaskData:
+def read(raw: Raw, form: Form | None = None) -> TaskData:
     """Questions as episodes: a message a paragraph with its title as id, root and episode id the question's."""
-    return loaded(raw, [_episode(row, raw, f"{raw.file}, row {n}") for n, row in enumerate(rows_of(raw))])
+    told = form or Form()
+    return loaded(raw, [_episode(row, raw, f"{raw.file}, row {n}", told) for n, row in enumerate(rows_of(raw))])
 
 
-def _episode(row: Any, raw: Raw, where: str) -> Episode:
+def _episode(row: Any, raw: Raw, where: str, form: Form) -> Episode:
     name = field(row, "id" if isinstance(row, dict) and "id" in row else "_id", str, where)
     where = f"{where} ({name})"
     paragraphs = _pairs(field(row, "context", (dict, list), where), "title", "sentences", f"{where}, context")
     messages = []
-    for title, sentences in paragraphs:
+    for n, (title, sentences) in enumerate(paragraphs, 1):
         # Sentences bring their own leading space.
         if text := "".join(strings({"sentences": sentences}, "sentences", f"{where}, '{title}'")).strip():
-            messages.append(Message(f"{title}: {text}", id=title))
+            messages.append(Message(form.paragraph(n, title, text), id=title, frame=form.frame()))
     if not messages:
         raise HarnessError(f"{where}: the context has no paragraph; fetch the file again or take the row out")
     facts = _pairs(

@@ -22,7 +22,28 @@ GENERATED = 4
 """Conversations generated where the experiment names no number."""
 
 
-def load(data: DataSpec, count: int | None = None, knobs: generated.Conversations | None = None) -> TaskData:
+class Form:
+    """How a conversation is told: a message a turn, oldest session first, each session dated as every history is."""
+
+    newest_first = False
+    """The order of the sessions; a session's turns go forward in either."""
+
+    def turn(self, speaker: str, text: str, picture: str) -> str:
+        """A turn; ``picture`` is the caption of the one that it shares, or empty."""
+        return f"{speaker}: {text}" + (f" (shares a picture: {picture})" if picture else "")
+
+    def heading(self, date: str) -> str | None:
+        """What tells a session's date; None tells it as every history does."""
+        return None
+
+    def frame(self, conversation: dict, where: str) -> str | None:
+        """Opening of the one chat message that all turns of a conversation share; None gives each its own."""
+        return None
+
+
+def load(
+    data: DataSpec, count: int | None = None, knobs: generated.Conversations | None = None, form: Form | None = None
+) -> TaskData:
     """Every conversation of the official file, or ``count`` generated ones.
 
     Raises:
@@ -30,18 +51,19 @@ def load(data: DataSpec, count: int | None = None, knobs: generated.Conversation
     """
     only_generated(knobs, "locomo", data)
     rows = functools.partial(generated.rows, count or GENERATED, knobs=knobs)
-    return read(fetch(data, FILES, rows))
+    return read(fetch(data, FILES, rows), form)
 
 
-def read(raw: Raw) -> TaskData:
+def read(raw: Raw, form: Form | None = None) -> TaskData:
     """Conversations as episodes: a message a turn, root and episode id the ``sample_id``."""
-    return loaded(raw, [_episode(row, raw, f"{raw.file}, row {n}") for n, row in enumerate(rows_of(raw))])
+    told = form or Form()
+    return loaded(raw, [_episode(row, raw, f"{raw.file}, row {n}", told) for n, row in enumerate(rows_of(raw))])
 
 
-def _episode(row: Any, raw: Raw, where: str) -> Episode:
+def _episode(row: Any, raw: Raw, where: str, form: Form) -> Episode:
     name = field(row, "sample_id", str, where)
     where = f"{where} ({name})"
-    messages = tuple(_messages(field(row, "conversation", dict, where), where))
+    messages = tuple(_messages(field(row, "conversation", dict, where), where, form))
     if not messages:
         raise HarnessError(f"{where}: the conversation has no turn; fetch the file again or take the row out")
     turns = {m.id for m in messages}
@@ -54,22 +76,20 @@ def _episode(row: Any, raw: Raw, where: str) -> Episode:
     return Episode(name, History(messages), tuple(questions), root=name, source=raw.source)
 
 
-def _messages(conversation: dict, where: str) -> list[Message]:
+def _messages(conversation: dict, where: str, form: Form) -> list[Message]:
     # There are dates without a session, so the sessions lead and each looks up its date.
     numbers = sorted(int(m[1]) for key in conversation if (m := re.fullmatch(r"session_(\d+)", key)))
+    frame = form.frame(conversation, where)
     messages = []
-    for number in numbers:
+    for number in reversed(numbers) if form.newest_first else numbers:
         date = field(conversation, f"session_{number}_date_time", str, where)
         for n, turn in enumerate(field(conversation, f"session_{number}", list, where)):
-            told = _told(turn, f"{where}, session_{number}, turn {n}")
-            messages.append(Message(told, time=date, id=field(turn, "dia_id", str, where)))
+            at = f"{where}, session_{number}, turn {n}"
+            speaker, text = field(turn, "speaker", str, at), field(turn, "text", str, at)
+            told = form.turn(speaker, text, optional(turn, "blip_caption", str, at) or "")
+            name = field(turn, "dia_id", str, where)
+            messages.append(Message(told, time=date, id=name, frame=frame, heading=form.heading(date)))
     return messages
-
-
-def _told(turn: Any, where: str) -> str:
-    told = f"{field(turn, 'speaker', str, where)}: {field(turn, 'text', str, where)}"
-    picture = optional(turn, "blip_caption", str, where)
-    return f"{told} (shares a picture: {picture})" if picture else told
 
 
 def _question(name: str, qa: dict, category: str, turns: set[str | None], where: str) -> Question:

@@ -44,6 +44,7 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
         Note("Reading", _reading(experiment)),
         *(Note("Backbone", text) for text in _backbones(experiment, summary)),
         *(Note("Data", text) for text in _data(experiment, summary)),
+        *(Note("Asking", text) for text in _asking(experiment, summary)),
         *([Note("Seeds", _seeds(summary)), Note("Code", _code(summary))] if summary.records else []),
         *(Note("Fit", text) for text in _fits(summary)),
         *(Note("Gates", text) for text in _gates(summary)),
@@ -168,7 +169,36 @@ def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
         if cut:
             text += f"; up to {cut:,} histories were cut, losing {100 * lost:.0f}% of their tokens on average"
         remarks = sorted({str(r.provenance.data.get("note") or "") for r in records} - {""})
+        remarks += sorted({_wrong(known) for r in records if (known := r.configs.get(spec.name, {}).get("overlay"))})
         yield ". ".join([text, *remarks]).rstrip(".") + "."
+
+
+def _wrong(overlay: dict) -> str:
+    """What an overlay says, and what the table makes of it."""
+    count, source = overlay["wrong"], str(overlay["source"]).rstrip(".")
+    return f"gold answers known to be wrong: {count:,} ({source}); clean leaves their questions out"
+
+
+PROMPTS = {
+    "closed_book": "asked as one who has read, in a prompt without a history",
+    "empty_context": "asked in the prompt of replayed, with an empty context",
+}
+
+
+def _asking(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """How ``removed`` is asked, where some task has it otherwise than others; and which answers are sampled."""
+    named = any(spec.removed_prompt == "empty_context" for spec in experiment.tasks)
+    for spec in experiment.tasks:
+        configs = [r.configs.get(spec.name, {}) for r in summary.records.values() if r.task == spec.name]
+        if not configs:
+            continue
+        parts = [f"removed is {PROMPTS[spec.removed_prompt]}"] if named and "removed" in spec.conditions else []
+        decoding = next((d for c in configs if (d := c.get("generation_kwargs", {})).get("do_sample")), None)
+        if decoding:
+            told = f"temperature {decoding['temperature']}, top-p {decoding['top_p']}, top-k {decoding['top_k']}"
+            parts.append(f"answers are sampled ({told}), each from a seed of its own")
+        if parts:
+            yield f"{spec.name}: {'; '.join(parts)}."
 
 
 def _source(record: Record) -> str:

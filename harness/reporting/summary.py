@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from harness import records, statistics
-from harness.episodes import widening
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job
 from harness.records import Record
@@ -140,12 +139,12 @@ class Summary:
         return dict(sorted(rules.items(), key=lambda item: (item[0] != primary, item)))
 
     def categories(self, task: str) -> list[str]:
-        """The categories of a task's questions, sorted; none where questions have none."""
+        """The categories of a task's questions, sorted, ``clean`` last; none where questions have none."""
         found: set[str] = set()
         for place, cells in self._cells.items():
             if place.task == task:
-                found |= {wide for category in set(self._read(cells[0])["category"]) for wide in widening(category)}
-        return sorted(found)
+                found |= set(statistics.categories(self._read(cells[0])))
+        return sorted(found, key=lambda name: (name == statistics.CLEAN, name))
 
     def estimate(self, place: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean score (0 to 1) of a place with its interval; None where it did not run or asks no such question."""
@@ -165,14 +164,14 @@ class Summary:
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
         seeds = (self._questions((cell,), metric) for cell in self._cells.get(place, ()))
-        frames = (_of_category(questions, category) for questions in seeds)
+        frames = (statistics.within(questions, category) for questions in seeds)
         return [float(frame["score"].mean()) for frame in frames if not frame.empty]
 
     def _scores(self, place: Place, metric: str, category: str) -> pd.DataFrame | None:
         cells = self._cells.get(place)
         if not cells:
             return None
-        scores = _of_category(self._questions(tuple(cells), metric), category)
+        scores = statistics.within(self._questions(tuple(cells), metric), category)
         return None if scores.empty else scores
 
     def _questions(self, cells: tuple[Cell, ...], metric: str) -> pd.DataFrame:
@@ -201,10 +200,6 @@ class Summary:
             raise HarnessError(
                 f"the samples of cell {cell.id} do not give the {metric} of its record; delete its folder and run again"
             )
-
-
-def _of_category(questions: pd.DataFrame, category: str) -> pd.DataFrame:
-    return questions[statistics.within(questions["category"], category)] if category else questions
 
 
 def spread(numbers: Iterable[int]) -> str:

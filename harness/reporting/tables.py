@@ -76,9 +76,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Detail:
-    """Every metric of one task, and its primary metric by category, for the arm ``own``."""
+    """Every metric of one task, and its primary metric by category, for ``own`` or the arms that its file names."""
 
     task: str
+    arms: str
     heads: list[tuple[str, str]]
     """Metric or category, and the rule that scores it or the number of questions."""
     rows: list[tuple[str, str, list[Estimate | None]]]
@@ -197,10 +198,10 @@ def details(experiment: Experiment, summary: Summary) -> list[Detail]:
     """Metrics and categories of each task that ran."""
     found = []
     for task in experiment.tasks:
-        places = [p for p in summary.places if p.task == task.name and p.arm == "own"]
+        places = [p for p in summary.places if p.task == task.name and p.arm in task.details]
         if not places:
             continue
-        metrics, categories = summary.metrics(task.name), summary.categories(task.name)
+        metrics, categories, several = summary.metrics(task.name), summary.categories(task.name), len(task.details) > 1
         if len(metrics) == 1 and len(categories) < 2:
             continue  # the main table says it all
         counts = {c: summary.estimate(places[0], "", c) for c in categories}
@@ -211,8 +212,8 @@ def details(experiment: Experiment, summary: Summary) -> list[Detail]:
             values = [summary.estimate(place, m) for m in metrics] + [
                 summary.estimate(place, "", c) for c in categories
             ]
-            rows.append((label, place.condition, values))
-        found.append(Detail(task.name, heads, rows))
+            rows.append((label, f"{place.condition}: {place.arm}" if several else place.condition, values))
+        found.append(Detail(task.name, f"arm{'s' * several} {', '.join(task.details)}", heads, rows))
     return found
 
 

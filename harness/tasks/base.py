@@ -175,6 +175,10 @@ class Task(ABC):
         """The user message that asks ``q``; ``removed`` where the history is not in sight."""
         return self.prompts.render(self.name, "question_removed" if removed else "question", question=q.text)
 
+    def empty(self) -> str:
+        """What stands in the place of the history in a prompt with an empty context; nothing, for most."""
+        return ""
+
     def answer(self, text: str) -> str:
         """A raw generation made ready for scoring: its first non-empty line."""
         return next((line.strip() for line in text.splitlines() if line.strip()), "")

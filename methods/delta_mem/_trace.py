@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harness.episodes import History, Message, Query
+from harness.episodes import History, Query
 from methods.delta_mem._cache import MemoryCache
 from methods.delta_mem._state import Trace
 
@@ -26,7 +26,7 @@ ANSWER = 16
 def trace(method: DeltaMem, history: History, query: Query) -> Trace:
     """Stream over the prompt from a zero state, answer greedily, and keep every read."""
     backbone = method.backbone
-    asked = (*history.messages, Message(query.text))
+    asked = (*history.messages, query.message())
     ids, owner = backbone.encode(asked, system=query.system, answer_next=True, unit=method.unit)
     cache = method.memory.memory_cache(generated=method.config.answer_writes)
     cache.recorded = [[] for _ in cache.states]

@@ -145,3 +145,24 @@ def test_a_checkpoints_own_way_of_decoding_is_dropped_but_for_its_ends(tmp_path)
     assert found.model.generation_config.repetition_penalty is None
     assert found.model.generation_config.num_beams is None
     assert {7, 9} <= set(found.eos_token_ids)
+
+
+FRAMED = [Message(text, frame="Read this.") for text in ("One.", "Two. Three.", "Four?")]
+
+
+def test_messages_of_one_frame_are_one_message_to_a_memory_and_told_apart_as_parts(tiny):
+    backbone = tiny()
+    ids, owner = backbone.encode(FRAMED, system="Be kind.", answer_next=True)
+    said = "<|im_start|>user\nRead this.\n\nOne.\n\nTwo. Three.\n\nFour?<|im_end|>\n<|im_start|>assistant\n"
+    assert backbone.tokenizer.decode(ids) == f"<|im_start|>system\nBe kind.<|im_end|>\n{said}"
+    assert set(owner) == {-1, 0}
+    again, parts = backbone.encode(FRAMED, system="Be kind.", answer_next=True, unit="part")
+    assert again == ids
+    part = lambda j: backbone.tokenizer.decode([i for i, o in zip(ids, parts, strict=True) if o == j])  # noqa: E731
+    assert [part(0), part(1), part(2)] == ["\n\nOne.", "\n\nTwo. Three.", "\n\nFour?"]
+    _, sentences = backbone.encode(FRAMED, system="Be kind.", answer_next=True, unit="sentence")
+    assert max(sentences) == 4  # the frame's, the first's, two of the second's and the last's
+
+
+def test_without_a_frame_parts_are_messages(tiny):
+    assert tiny().encode(CHAT, unit="part") == tiny().encode(CHAT)

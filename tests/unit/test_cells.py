@@ -112,3 +112,9 @@ def test_a_changed_method_is_another_cell(plan, monkeypatch):
 
 def test_donors_are_answered_once_a_draw(plan):
     assert plan(arm="donor", donors=3).questions == 3 * plan().questions == 36
+
+
+def test_the_prompt_under_removed_is_in_the_address_and_what_is_told_of_the_answers_is_not(plan):
+    asked = lambda **more: plan(tasks=[{"task": "write_clear_read", **more}]).address  # noqa: E731
+    assert asked(removed_prompt="empty_context") != asked() == asked(removed_prompt="closed_book")
+    assert asked(overlay="wrong.yaml") == asked(details=["own", "donor"]) == asked()

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from harness.episodes import History, Message, digest, episodes_digest, spoken, widening
+from harness.episodes import Decoding, History, Message, digest, episodes_digest, spoken, turns, widening
 
 HISTORY = History((Message("a", time="May 7", id="1"), Message("b", role="assistant")), "Read.")
 
@@ -58,7 +58,9 @@ def test_a_digest_is_not_moved_by_what_is_not_used(episodes):
     plain = asdict(first)
     del plain["continues"]
     for question in plain["questions"]:
-        del question["max_new_tokens"]
+        del question["max_new_tokens"], question["decoding"]
+    for message in plain["history"]["messages"]:
+        del message["frame"], message["heading"]
     assert episodes_digest([first]) == digest([plain])
     assert episodes_digest([capped]) != episodes_digest([first]) != episodes_digest([replace(first, continues="x")])
 
@@ -67,3 +69,21 @@ def test_a_narrow_category_counts_in_the_wide_one():
     assert widening("AR/eventqa") == ["AR", "AR/eventqa"]
     assert widening("temporal") == ["temporal"]
     assert widening("") == []
+
+
+def test_messages_of_one_frame_are_one_turn():
+    told = [Message("a", frame="Read:", time="May 7", heading="ON May 7:"), Message("b", frame="Read:", time="May 7")]
+    alone, framed, other = turns([Message("first"), *told, Message("b", frame="")])
+    assert alone.content == "first"
+    assert framed.content == "Read:\n\nON May 7:\na\n\nb"
+    assert [framed.content[:end] for end in framed.ends] == ["Read:", "Read:\n\nON May 7:\na", framed.content]
+    assert (other.content, other.ends) == ("b", (0, 1))
+    assert [t.content for t in turns([Message("x"), Message("x")])] == ["x", "x"]
+
+
+def test_a_digest_tells_a_frame_and_a_decoding(episodes):
+    first = episodes[0]
+    framed = replace(first.history, messages=tuple(replace(m, frame="Read:") for m in first.history.messages))
+    assert framed.digest() != first.history.digest()
+    drawn = first.with_questions(replace(q, decoding=Decoding(0.4, 0.9, 10, 1)) for q in first.questions)
+    assert len({episodes_digest([e]) for e in (first, drawn, replace(first, history=framed))}) == 3

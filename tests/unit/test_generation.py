@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness import generation
-from harness.episodes import Message, Query
+from harness.episodes import Decoding, Message, Query
 from harness.errors import HarnessError
 from harness.generation import Prompt
 from harness.method import Steering
@@ -174,3 +174,63 @@ def test_what_is_woven_in_stands_between_the_tokens(make, episodes):
     one = generation.loglikelihood(backbone, asked, Steering(weave=weave), rows)
     other = generation.loglikelihood(backbone, longer, plain, rows)
     assert [v for v, _ in one] == pytest.approx([v for v, _ in other], abs=1e-4)
+
+
+def drawn(n):
+    """Every second question is sampled, each from its own seed."""
+    return [Decoding(1.5, 0.95, 50, 42 + k) if k % 2 else None for k in range(n)]
+
+
+@pytest.mark.parametrize(("row", "woven"), [("frozen", False), ("frozen", True), ("delta_mem_tsw", False)])
+def test_a_sampled_answer_is_the_same_alone_and_in_any_order(row, woven, make, episodes):
+    method = make(row)
+    steering = Steering(weave=lambda: lambda ids: None) if woven else method.steer(None, Query("", ""), writes=True)
+    how = drawn(6)
+    prompts = [generation.prompt(method.backbone, episodes[0].history.messages, q) for q in questions(6)]
+
+    def ask(order, batch_size=16, decoding=how):
+        some = [prompts[n] for n in order]
+        found, _ = generation.answer(
+            method.backbone,
+            some,
+            steering,
+            max_new_tokens=6,
+            batch_size=batch_size,
+            decoding=[decoding[n] for n in order],
+        )
+        return dict(zip(order, found, strict=True))
+
+    before = torch.get_rng_state()
+    together = ask(range(6))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    assert ask([5, 3, 1, 0, 2, 4], 2) == together
+    assert {n: ask([n])[n] for n in range(6)} == together
+    greedy = ask(range(6), decoding=[None] * 6)
+    assert all((together[n] == greedy[n]) == (how[n] is None) for n in range(6))
+
+
+def test_a_sample_is_the_one_that_transformers_draws_from_its_seed(make, episodes):
+    """The release seeds torch and calls ``generate``; a woven answer draws the same."""
+    method, decoding = make("frozen"), Decoding(0.9, 0.9, 10, 43)
+    backbone, model = method.backbone, method.backbone.model
+    asked = generation.prompt(backbone, episodes[0].history.messages, Query("", "What is it?"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(43)
+        ids = torch.tensor([asked.ids])
+        told = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, **decoding.arguments())
+    text = backbone.tokenizer.decode(told[0, len(asked.ids) :], skip_special_tokens=True)
+    for steering in (Steering(), Steering(weave=lambda: lambda ids: None)):
+        ((found,), _) = generation.answer(backbone, [asked], steering, max_new_tokens=5, decoding=[decoding])
+        assert found.text == text
+
+
+def test_the_question_stands_in_the_message_of_the_history_in_sight(tiny):
+    backbone = tiny()
+    visible = [Message("One.", frame="Read."), Message("Two.", frame="Read.")]
+    asked = generation.prompt(backbone, visible, Query("", "What?", frame="Read."))
+    assert backbone.tokenizer.decode(asked.ids) == (
+        "<|im_start|>user\nRead.\n\nOne.\n\nTwo.\n\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    alone = generation.prompt(backbone, (), Query("", "What?", frame="Read."))
+    assert "user\nRead.\n\nWhat?<" in backbone.tokenizer.decode(alone.ids)

@@ -317,3 +317,40 @@ def test_histories_that_an_earlier_process_has_written_are_not_charged_again(tmp
     assert own.tokens_written > 0 == donor.tokens_written
     assert own.write_seconds > 0 == donor.write_seconds
     assert donor.state_bytes == own.state_bytes
+
+
+@pytest.mark.parametrize("row", ["question_only", "delta_mem_tsw"])
+def test_two_prompts_of_one_task_are_two_cells_that_say_how_they_asked(row, tmp_path):
+    plain = {"task": "hotpotqa@release", "limit": 3, "max_new_tokens": 2, "conditions": {"removed": ["own", "mean"]}}
+    both = [{**plain, "as": name, "removed_prompt": name} for name in ("closed_book", "empty_context")]
+    facts = evaluate(tmp_path, row, tasks=both, rows=[row])
+    assert facts["answered"] == (2 if row == "question_only" else 4)
+    told = [records.load(tmp_path / cell / "record.json") for cell in facts["cells"]]
+    for record in told:
+        assert record.configs[record.task]["removed_prompt"] == record.task
+        assert record.configs[record.task]["generation_kwargs"]["do_sample"] is False
+        assert {name for name in record.scores if "/" in name} >= {"em_release/bridge", "em_release/comparison"}
+    assert len({record.address for record in told}) == len(told)
+    asked = {
+        name: samples(tmp_path, f"x/tiny/{row}/seed1/{name}/removed/own") for name in ("closed_book", "empty_context")
+    }
+    assert set(asked["closed_book"]["question_id"]) == set(asked["empty_context"]["question_id"])
+    assert not {*asked["closed_book"]["prompt_sha256"]} & {*asked["empty_context"]["prompt_sha256"]}
+    assert jobs.run(request("evaluate", tmp_path, row, tasks=both, rows=[row]))["answered"] == 0
+
+
+def test_sampled_answers_are_another_cell_and_say_so(tmp_path, monkeypatch):
+    tasks = [{"task": "locomo@release", "limit": 4, "max_new_tokens": 2}]
+    (cell,) = evaluate(tmp_path, "frozen", tasks=tasks)["cells"]
+    record = records.load(tmp_path / cell / "record.json")
+    how = record.configs["locomo@release"]["generation_kwargs"]
+    assert (how["do_sample"], how["temperature"], how["top_p"], how["top_k"]) == (True, 0.4, 0.9, 10)
+    assert "removed_prompt" not in record.configs["locomo@release"]
+    seeds = [json.loads(notes)["seed"] for notes in samples(tmp_path, cell)["notes"]]
+    assert all(42 <= seed < 47 for seed in seeds)
+    assert record.primary_metric == "f1_release"
+    again = jobs.run(request("evaluate", tmp_path / "other", "frozen", tasks=tasks))
+    assert again["answered"] == 1
+    assert list(samples(tmp_path / "other", cell)["answer"]) == list(samples(tmp_path, cell)["answer"])
+    monkeypatch.setattr("harness.tasks.locomo.LoCoMoRelease.seed", 7)
+    assert jobs.run(request("evaluate", tmp_path, "frozen", tasks=tasks))["answered"] == 1

@@ -9,9 +9,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from harness import lm
+from harness import generation, lm
 from harness.episodes import History, Query
 from harness.errors import HarnessError, SkippedError, UnsupportedError
+from harness.experiment import DataSpec
 from harness.gates import GateError
 from harness.journal import Journal
 from harness.method import Effort
@@ -284,3 +285,57 @@ def test_a_question_is_decoded_to_its_own_cap_or_the_cells_if_that_is_less(make,
     told = [model.task.construct_requests(doc, "", metadata=("t", 0, 1)).args[1] for doc in model.task.docs]
     assert [t["max_gen_toks"] for t in told] == expected
     assert len(answers) == len(questions)
+
+
+GENERATED = DataSpec(source="generated")
+
+
+def prompted(name, removed, empty=False):
+    """A task's documents, what the first question is asked with, and its episode."""
+    found = task(name)
+    episodes = found.load(GENERATED, "test", {}, 2).episodes
+    shown = lm.EpisodeTask(found, episodes, removed=removed, max_new_tokens=3, empty_context=empty)
+    return shown, shown.query(shown.docs[0]), episodes[0]
+
+
+@pytest.mark.parametrize("name", ["hotpotqa@release", "locomo@release"])
+def test_an_empty_context_is_the_prompt_of_a_history_in_sight_without_it(name, tiny):
+    backbone = tiny()
+    _, seen, episode = prompted(name, removed=False)
+    shown, empty, _ = prompted(name, removed=True, empty=True)
+    _, closed, _ = prompted(name, removed=True)
+    nothing = task(name).empty()
+    assert empty.text == (f"{nothing}\n\n{seen.text}" if nothing else seen.text)
+    assert (empty.system, empty.frame) == (seen.system, seen.frame)
+    assert closed.frame is None
+    assert closed.text == task(name).question(episode.questions[0], removed=True)
+
+    def read(query, visible=()):
+        return backbone.tokenizer.decode(generation.prompt(backbone, visible, query).ids)
+
+    whole = read(seen, episode.history.messages)
+    assert whole.startswith(read(empty)[: read(empty).index(empty.text)])  # the same up to where the history begins
+    assert read(closed).count("<|im_start|>user") == whole.count("<|im_start|>user") == 1
+    assert shown.doc_to_text(shown.docs[0]).endswith(f"{seen.frame}\n\n{empty.text}")
+
+
+def test_without_a_frame_an_empty_context_is_the_question_as_in_sight():
+    _, seen, _ = prompted("hotpotqa", removed=False)
+    _, empty, _ = prompted("hotpotqa", removed=True, empty=True)
+    assert empty == seen
+
+
+def test_lm_eval_is_told_how_answers_are_sampled(make):
+    shown, _, episode = prompted("locomo@release", removed=True)
+    model = lm.MemoryLM(lm.Memories(make("question_only")), "removed", shown)
+    requests = [shown.construct_requests(doc, "", metadata=("x", n, 1)) for n, doc in enumerate(shown.docs)]
+    release = {"do_sample": True, "temperature": 0.4, "top_p": 0.9, "top_k": 10}
+    asked = len(episode.questions)
+    assert [r.args[1] for r in requests[:asked]] == [
+        {"until": ["\n"], "max_gen_toks": 3, **release, "seed": 42 + n} for n in range(asked)
+    ]
+    assert requests[asked].args[1]["seed"] == 42  # each conversation counts anew
+    model.generate_until(requests)
+    assert [model.samples[q.id, 0]["notes"]["seed"] for q in episode.questions] == [42 + n for n in range(asked)]
+    greedy, _, _ = prompted("locomo", removed=True)
+    assert greedy.construct_requests(greedy.docs[0], "", metadata=("x", 0, 1)).args[1]["do_sample"] is False

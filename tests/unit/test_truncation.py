@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.episodes import Episode, History, Message
@@ -163,3 +165,15 @@ def test_in_sight_is_what_the_window_keeps(budget, backbone):
     assert seen.history.system == "Read."
     told = sum(len(m.content) for m in MESSAGES)
     assert seen.notes == {"kept": 1, "visible_share": min(budget, told) / told}
+
+
+@pytest.mark.parametrize("limit", [120, 200, 300])
+def test_a_cut_keeps_the_frame_and_tells_the_date_where_it_starts(limit, backbone):
+    told = tuple(replace(m, frame="Read what follows.", time="May 7", heading="MAY 7") for m in MESSAGES)
+    cut = fit_to(replace(EPISODE, history=History(told)), backbone, limit, "tail")
+    kept = cut.history.messages
+    assert 0 < len(kept) < 10
+    assert kept == told[-len(kept) :]
+    longer = replace(EPISODE, history=History(told[-len(kept) - 1 :]))
+    assert tokens(backbone, cut) <= limit < tokens(backbone, longer)
+    assert visible_history(cut.history).startswith(f"Read what follows.\n\nMAY 7\n{kept[0].content}\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,3 +146,12 @@ def test_the_real_file_is_read_and_worded_in_seconds_and_little_memory(real):
     assert len(prompts) == 2 * 1540
     assert seconds < 20
     assert peak < 100 * 2**20
+
+
+def test_the_release_asks_the_same_questions_of_the_same_turns(real):
+    plain, release = (task(name).load(DataSpec(), "test", {}).episodes for name in ("locomo", "locomo@release"))
+    assert sum(len(e.questions) for e in release) == 1540
+    for one, other in zip(plain, release, strict=True):
+        assert [replace(q, decoding=None) for q in other.questions] == [*one.questions]
+        assert {m.id for m in one.history.messages} == {m.id for m in other.history.messages}
+        assert [q.decoding.seed for q in other.questions] == list(range(42, 42 + len(other.questions)))

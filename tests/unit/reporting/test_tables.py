@@ -16,7 +16,7 @@ import pytest
 from harness import records
 from harness.errors import HarnessError
 from harness.reporting import notes, tables
-from harness.reporting.summary import Place
+from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
 
 ROOT = Path(__file__).parents[3]
@@ -298,3 +298,56 @@ def test_pdflatex_takes_it(hostile, written, name):
         assert (folder / f"{name}.pdf").stat().st_size > 1000
         if folder == written:
             assert "Overfull" not in done.stdout
+
+
+def asked_twice(invented, results, **more):
+    """HotpotQA under `removed`, its controls told by category; records as the harness leaves them."""
+    task = {
+        "task": "hotpotqa",
+        "conditions": {"removed": ["own", "donor", "mean"]},
+        "details": ["own", "donor", "mean"],
+    }
+    chosen = invented.experiment(tasks=[{**task, **more}], primary="hotpotqa")
+    for cell in invented.cells(chosen):
+        answers = invented.samples(cell)
+        answers["clean"] = answers["question_id"] != "q0"
+        record = invented.record(cell, answers)
+        overlay = {"source": "an invented audit", "wrong": 1, "hash": "0"}
+        record.configs = {"hotpotqa": {"overlay": overlay, "generation_kwargs": {"do_sample": False}}}
+        records.save(record, answers, results / cell.path)
+    return chosen, Summary(chosen, results)
+
+
+def test_controls_are_told_by_category_where_a_task_asks_for_it(invented, tmp_path):
+    chosen, summary = asked_twice(invented, tmp_path)
+    (detail,) = tables.details(chosen, summary)
+    told = {(row, condition): values for row, condition, values in detail.rows}
+    column = [name for name, _ in detail.heads].index("bridge")
+    for arm in ("own", "donor", "mean"):
+        place = Place("smollm2", "delta_mem_tsw", "hotpotqa", "removed", arm)
+        assert told["delta_mem_tsw", f"removed: {arm}"][column] == summary.estimate(place, "", "bridge")
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    assert "| delta_mem_tsw | removed: donor |" in (tmp_path / "out/main.md").read_text()
+    assert "arms own, donor, mean, percent" in (tmp_path / "out/main.tex").read_text()
+
+
+def test_scores_without_the_wrong_golds_stand_beside_those_with_them(invented, tmp_path):
+    chosen, summary = asked_twice(invented, tmp_path)
+    place = Place("smollm2", "delta_mem_tsw", "hotpotqa", "removed")
+    assert summary.categories("hotpotqa") == ["bridge", "comparison", "clean"]
+    assert [summary.estimate(place, "f1", c).n for c in ("", "clean", "bridge")] == [60, 59, 30]
+    tables.write(chosen, tmp_path, tmp_path / "out")
+    clean = [e for e in lines(tmp_path / "out") if e["category"] == "clean" and e["row"] == "delta_mem_tsw"]
+    assert {(e["metric"], e["arm"], e["minus"]) for e in clean} >= {("f1", "own", ""), ("em_release", "own", "mean")}
+    assert {e["n"] for e in clean} == {"59"}
+    text = (tmp_path / "out/main.md").read_text()
+    assert "| clean (n = 59) |" in text
+    assert "gold answers known to be wrong: 1 (an invented audit); clean leaves their questions out." in text
+
+
+def test_how_removed_is_asked_is_said_where_there_are_two_ways(invented, tmp_path):
+    chosen, _ = asked_twice(invented, tmp_path / "one")
+    assert not [n for n in notes.notes(chosen, Summary(chosen, tmp_path / "one")) if n.label == "Asking"]
+    chosen, summary = asked_twice(invented, tmp_path / "two", removed_prompt="empty_context")
+    (note,) = [n for n in notes.notes(chosen, summary) if n.label == "Asking"]
+    assert note.text == "hotpotqa: removed is asked in the prompt of replayed, with an empty context."
