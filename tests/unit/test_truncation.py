@@ -181,8 +181,8 @@ def test_a_cut_keeps_the_frame_and_tells_the_date_where_it_starts(limit, backbon
 
 
 def test_a_history_of_thousands_of_messages_takes_one_pass(backbone):
-    many = Episode("e", History(tuple(Message(f"{n}") for n in range(6000))), (), "e", "generated")
+    many = Episode("e", History(tuple(Message(f"{n}") for n in range(12_000))), (), "e", "generated")
     fit_to(many, backbone, 100, "tail")  # each text is tokenised once
     start = time.process_time()
     fit_to(many, backbone, 100, "tail")
-    assert time.process_time() - start < 2  # a pass over all tokens a message took ten times that
+    assert time.process_time() - start < 2.5  # a pass over all tokens a message took twice that
