@@ -5,6 +5,7 @@ What is written and what a prompt shows are two things: a memory may hold more t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,7 +49,8 @@ def fit_to(episode: Episode, backbone: Backbone, limit: int, rule: str) -> Episo
     def length(messages: Sequence[Message]) -> int:
         return len(backbone.encode(messages, system=history.system)[0])
 
-    sizes = [owner.count(j) for j in range(len(history.messages))]
+    counts = Counter(owner)  # once for all: contexts of thousands of messages have a hundred thousand tokens
+    sizes = [counts[j] for j in range(len(history.messages))]
     if rule == "head_and_tail":
         marker = replace(MARKER, frame=history.messages[0].frame)
         kept = _both(history.messages, sizes, limit, marker, backbone, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -177,3 +178,11 @@ def test_a_cut_keeps_the_frame_and_tells_the_date_where_it_starts(limit, backbon
     longer = replace(EPISODE, history=History(told[-len(kept) - 1 :]))
     assert tokens(backbone, cut) <= limit < tokens(backbone, longer)
     assert visible_history(cut.history).startswith(f"Read what follows.\n\nMAY 7\n{kept[0].content}\n\n")
+
+
+def test_a_history_of_thousands_of_messages_takes_one_pass(backbone):
+    many = Episode("e", History(tuple(Message(f"{n}") for n in range(12_000))), (), "e", "generated")
+    fit_to(many, backbone, 100, "tail")  # each text is tokenised once
+    start = time.process_time()
+    fit_to(many, backbone, 100, "tail")
+    assert time.process_time() - start < 2.5  # a pass over all tokens a message took twice that
