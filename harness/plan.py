@@ -132,6 +132,7 @@ def _counted(experiment: Experiment, spec: TaskSpec) -> tuple[int, ...]:
     published = OFFICIAL.get(spec.task) or OFFICIAL.get(spec.task.removesuffix("@release"))
     if published and experiment.data_of(spec).source == "official":
         histories, questions, tokens = published
+        histories, questions = task(spec.task).published(spec.settings) or (histories, questions)
         kept = min(questions, spec.limit or questions)
         return min(histories, kept, spec.episodes or histories), kept, tokens, tokens
     data = task(spec.task).load(experiment.data_of(spec), "test", spec.settings, spec.episodes)

@@ -173,6 +173,11 @@ class Task(ABC):
                 hint = f"give another value ({first['msg'].removeprefix('Value error, ')})"
             raise HarnessError(f"task '{self.name}' has a wrong setting '{where}'; {hint}") from error
 
+    @classmethod
+    def published(cls, settings: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Histories and questions that the official data has under these settings, where they choose among it."""
+        return None
+
     def system(self) -> str:
         """The instruction (system message) under which a history is read and its questions are answered."""
         return self.prompts.render(self.name, "system")

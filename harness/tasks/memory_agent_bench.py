@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from harness.data import memory_agent_bench
 from harness.data.files import TaskData
 from harness.data.memory_agent_bench import Sizes
-from harness.data.memory_agent_bench.inventory import Rule, source_of
+from harness.data.memory_agent_bench.inventory import Rule, chosen, source_of
 from harness.data.memory_agent_bench.movies import recommended, title
 from harness.episodes import Question
 from harness.experiment import DataSpec
@@ -43,6 +43,13 @@ class MemoryAgentBench(Task):
 
     def _load(self, data: DataSpec, split: Split, settings: Selection, count: int | None) -> TaskData:
         return memory_agent_bench.load(data, settings, count)
+
+    @classmethod
+    def published(cls, settings: Mapping[str, Any]) -> tuple[int, int]:
+        sizes = Selection(**settings)
+        found = chosen(sizes.sources, ablations=sizes.ablations)
+        asked = [min(source.questions, sizes.questions or source.questions) for source in found]
+        return sum(min(source.rows, n) for source, n in zip(found, asked, strict=True)), sum(asked)
 
     def question(self, q: Question, *, removed: bool = False) -> str:
         """In the wording of the question's sub-data set, which is the same whether the context is in sight or not."""

@@ -402,3 +402,16 @@ def test_scores_by_category_are_means_over_questions():
     assert found["score/SF"] == 0.0
     assert Counter(name.split("/")[0] for name in found) == {"score": 6, "score_release": 6}
     assert rules.RECALL_AT == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, (146, 3671)),
+        ({"ablations": False}, (130, 2071)),
+        ({"sources": ["TTL"]}, (6, 700)),
+        ({"sources": ["LRU"], "questions": 15}, (25, 30)),
+    ],
+)
+def test_the_plan_knows_how_much_of_the_official_rows_is_asked(settings, size):
+    assert task("memory_agent_bench").published(settings) == size
