@@ -402,6 +402,9 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
             f"{anew} of {len(plan.episodes)} histories no longer begin with the one that they continue, and were "
             "written whole"
         )
+    whole = sum(e.notes.get("visible_share") == 1 for e in plan.episodes)
+    if whole:
+        found.append(f"{whole} of {len(plan.episodes)} histories are in sight as a whole, with nothing left to memory")
     clusters = samples["root"].nunique()
     if clusters < FEW_CLUSTERS:
         found.append(f"{clusters} independent source documents")

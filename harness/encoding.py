@@ -20,6 +20,8 @@ Segment = Unit | Literal["part"]
 """``part``: messages that share a turn, told apart."""
 KEPT = 2
 """Histories whose encoding is kept: the one whose questions are asked now, and the one before."""
+AROUND = 64
+"""Tokens that may stand around a question within what its prompt shares with no other."""
 
 
 class Joined(Sequence[int]):
@@ -79,6 +81,7 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._kept: dict[Any, _Told] = {}
+        self._begun: dict[Any, tuple[list[int], list[int]]] = {}
 
     def encode(
         self, messages: Sequence[Message], *, system: str = "", answer_next: bool = False, unit: Segment = "message"
@@ -104,11 +107,13 @@ class Encoder:
         The history's tokens are shared by all of its prompts where the tokenizer cuts the text at the question
         anyway: where a special token begins there. The first prompt of a history is also encoded whole, to see that
         the tokens are the same; where they are not, every prompt is. So is one whose question stands in a message of
-        the history, for no special token begins there.
+        the history, for no special token begins there; what it has in common with the first one is then found out.
         """
-        if not messages or frame is not None:
-            said = [*messages, Message(question, frame=frame)]
+        if not messages:
+            said = [Message(question, frame=frame)]
             return self.encode(said, system=system, answer_next=True, unit=unit)
+        if frame is not None:
+            return self._held(messages, Message(question, frame=frame), system, unit)
         told = self._history(tuple(messages), system, unit)
         chat = [*told.chat, {"role": "user", "content": question}]
         text, begin = self._render(chat, True), len(told.text)
@@ -122,7 +127,24 @@ class Encoder:
                 told.splits = self._whole(messages, question, system, unit) == (told.ids + ids, told.owner + owner)
             if told.splits:
                 return Joined(told.ids, ids), Joined(told.owner, owner)
-        return self._whole(messages, question, system, unit)
+        return self._held(messages, Message(question), system, unit)
+
+    def _held(
+        self, messages: Sequence[Message], question: Message, system: str, unit: Unit
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """A prompt that is encoded whole and keeps of it what the first one of its history does not hold already."""
+        said = [*messages, question]
+        ids, owner = self.encode(said, system=system, answer_next=True, unit=unit)
+        key = tuple(messages), system, unit, question.frame, str(self.tokenizer.chat_template)
+        if key not in self._begun:
+            own = len(self.tokenizer(question.content, add_special_tokens=False)["input_ids"]) + AROUND
+            cut = max(0, len(ids) - own)
+            _keep(self._begun, key, (ids[:cut], owner[:cut]))
+        begun, owned = self._begun[key]
+        cut = len(begun)
+        if not cut or ids[:cut] != begun or owner[:cut] != owned:
+            return ids, owner
+        return Joined(begun, ids[cut:]), Joined(owned, owner[cut:])
 
     def _whole(
         self, messages: Sequence[Message], question: str, system: str, unit: Unit
@@ -136,9 +158,7 @@ class Encoder:
             text = self._render(chat)
             opening = self._render(chat, True).removeprefix(text)
             told = _Told(chat, text, opening, *self._tokens(text, self._ends(chat, bool(system)), said, unit))
-            while len(self._kept) >= KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = told
+            _keep(self._kept, key, told)
         return self._kept[key]
 
     @property
@@ -196,6 +216,13 @@ class Encoder:
         if unit == "part" and any(len(turn.ends) > 2 for turn in said):
             owner = _parts(text, spans, owner, ends, said)
         return encoded["input_ids"], owner, len(said)
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put a value to the last ones, in the place of the oldest."""
+    while len(kept) >= KEPT:
+        del kept[next(iter(kept))]
+    kept[key] = value
 
 
 def _chat(messages: Sequence[Message], system: str) -> tuple[list[dict[str, str]], list[Turn]]:

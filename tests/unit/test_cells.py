@@ -79,6 +79,12 @@ def test_gates_cuts_and_single_seeds_are_told(plan):
     assert "one training seed" not in cells._warnings(plan(fit={"adapter_hash": "a"}, seeds=[1, 2]), answered())
 
 
+def test_a_window_that_shows_all_is_told(plan):
+    made = plan(condition="windowed", notes={"visible_share": 1.0})
+    assert "6 of 6 histories are in sight as a whole, with nothing left to memory" in cells._warnings(made, answered())
+    assert cells._warnings(plan(condition="windowed", notes={"visible_share": 0.9}), answered()) == []
+
+
 def test_the_address_names_all_that_answers_depend_on(plan):
     fit = {"adapter_hash": "a"}
     found = [
