@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness import scoring
 from harness.episodes import widening
 from harness.errors import HarnessError, nearest
 from harness.tasks.base import Task, text_of
@@ -83,7 +83,7 @@ def means(found: Iterable[Scored]) -> Iterator[tuple[str, float, int]]:
             for name, value in one.scores.items():
                 pools[category, name].append(value)
     for (category, name), values in sorted(pools.items()):
-        yield f"{name}/{category}" if category else name, math.fsum(values) / len(values), len(values)
+        yield f"{name}/{category}" if category else name, scoring.mean(values), len(values)
 
 
 def _rows(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -219,7 +219,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         answered += questions
         progress.update("evaluate", answered, total, cell=f"{plan.cell.task}/{plan.cell.condition}/{plan.cell.arm}")
 
-    journal = Journal(plan.folder / "journal.jsonl", plan.address)
+    # A journal holds answers, which may say the question again.
+    journal = None if material.task.secret else Journal(plan.folder / "journal.jsonl", plan.address)
     lm = MemoryLM(
         memories,
         plan.cell.condition,
@@ -268,8 +269,9 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
             "overhead_seconds": wall - spent.seconds,
         }
     )
-    records.save(record, samples, plan.folder)
-    journal.remove()
+    records.save(record, samples.drop(columns=records.TEXT) if material.task.secret else samples, plan.folder)
+    if journal:
+        journal.remove()
     return answered
 
 
@@ -297,11 +299,12 @@ def _samples(plan: Plan, lm: MemoryLM, logged: Sequence[dict[str, Any]]) -> pd.D
                 "answer_sha256": digest(facts["answer"]),
                 "answer": facts["answer"],
                 "notes": json.dumps(facts["notes"], sort_keys=True, ensure_ascii=False),
-                **{f"score.{m}": float(sample[m]) for m in metrics},
             }
         )
     columns = [name for name in records.SAMPLE_COLUMNS if "<" not in name and name != "clean"]
-    answers = pd.DataFrame(rows, columns=[*columns, *(f"score.{m}" for m in metrics)])
+    answers = pd.DataFrame(rows, columns=columns)
+    for metric in metrics:
+        answers = answers.assign(**rescoring.columns(metric, [sample[metric] for sample in logged]))
     return rescoring.mark(answers, plan.material.overlay)
 
 
@@ -317,7 +320,8 @@ def _failures(plan: Plan, lm: MemoryLM, asked: EpisodeTask) -> list[records.Fail
             found.append(records.Failure(episode=history, question=question, **lm.samples[question, draw]["failure"]))
     errors = [f.reason for f in found if f.status == "error"]
     if len(errors) == plan.questions:
-        raise lm.first_error or HarnessError(f"no question of {plan.cell.id} has an answer ({errors[0]})")
+        whole = None if plan.material.task.secret else lm.first_error
+        raise whole or HarnessError(f"no question of {plan.cell.id} has an answer ({errors[0]})")
     return found
 
 

@@ -272,6 +272,10 @@ def _check_names(experiment: Experiment, places: Places, path: Path) -> None:
             raise HarnessError(
                 f"{where}: task '{spec.task}' has no metric '{spec.metric}'; {nearest(spec.metric, metrics)}"
             )
+        beyond = [name for name in spec.conditions if name != "replayed"]
+        if beyond and not tasks()[spec.task].has_history:
+            where = _place(places, ("tasks", i, "conditions"), path)
+            raise HarnessError(f"{where}: task '{spec.task}' has no history; remove the condition '{beyond[0]}'")
         if spec.overlay:
             check(("tasks", i, "overlay"), overlay.read, Path(spec.overlay), spec.task)
     training = experiment.training

@@ -117,6 +117,8 @@ class Question:
     """The benchmark's own cap of this answer, where its questions differ in that; None is the task's."""
     decoding: Decoding | None = None
     """How the answer is sampled, where the benchmark does that; None is greedy."""
+    doc: Mapping[str, Any] | None = None
+    """The benchmark's own row, where its wording or its rule takes more than text and answers."""
 
 
 def cap_of(question: Question, cap: int) -> int:
@@ -206,7 +208,7 @@ def _told(episode: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:
     """A message or question without what later versions have added, where it is not used."""
-    added = ("frame", "heading", "max_new_tokens", "decoding")
+    added = ("frame", "heading", "max_new_tokens", "decoding", "doc")
     return {key: value for key, value in part.items() if value is not None or key not in added}
 
 

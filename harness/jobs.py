@@ -22,7 +22,7 @@ import torch
 
 from harness import backbones, cells, efficiency, efficiency_records, fits, overlay, records, tuning
 from harness.backbones import Backbone
-from harness.episodes import Episode, cap_of
+from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
@@ -269,12 +269,18 @@ def _planned(
 
 
 def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
-    """Two episodes of the first task for the gates, questions worded as they will be asked."""
-    material = plans[0].material
-    return [
+    """Two episodes of the first task with histories for the gates, questions worded as they will be asked.
+
+    Where no task has histories, the question itself is what is read.
+    """
+    material = next((p.material for p in plans if p.material.task.has_history), plans[0].material)
+    asked = [
         e.with_questions(replace(q, text=material.task.question(q, removed=True)) for q in e.questions)
         for e in material.episodes[:2]
     ]
+    if material.task.has_history:
+        return asked
+    return [replace(e, history=replace(e.history, messages=(Message(e.questions[0].text),))) for e in asked]
 
 
 # --- measure ---

@@ -17,8 +17,9 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LmEvalTask
+from lm_eval.config.task import TaskConfig
 
-from harness import generation
+from harness import generation, scoring
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query, cap_of
 from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError
@@ -83,9 +84,9 @@ class EpisodeTask(LmEvalTask):
             "max_gen_toks": max_new_tokens,
             **(sampled.arguments() if sampled else {"do_sample": False}),
         }
-        super().__init__(
-            config={"task": task.name, "output_type": self.OUTPUT_TYPE, "generation_kwargs": self.decoding}
-        )
+        super().__init__()
+        # lm-eval's own constructor takes a whole configuration for the task's name.
+        self._config = TaskConfig(task=task.name, output_type=self.OUTPUT_TYPE, generation_kwargs=dict(self.decoding))
 
     def download(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the episodes were read already."""
@@ -144,7 +145,7 @@ class EpisodeTask(LmEvalTask):
         return self.task.score(self.task.answer(results[0]), self._asked(doc))
 
     def aggregation(self) -> dict[str, Callable]:
-        return {m.name: lambda values: sum(values) / len(values) for m in self.task.metrics}
+        return {m.name: scoring.mean for m in self.task.metrics}
 
     def higher_is_better(self) -> dict[str, bool]:
         return {m.name: m.higher_is_better for m in self.task.metrics}
@@ -314,7 +315,7 @@ class MemoryLM(LM):
             if isinstance(error, GateError) or self.task is None:
                 raise
             self.first_error = self.first_error or (None if isinstance(error, BENIGN) else error)
-            rows.update({n: _unanswered(error) for n in numbers})
+            rows.update({n: _unanswered(error, secret=self.task.task.secret) for n in numbers})
 
     def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
         method, memories = self.memories.method, self.memories
@@ -383,10 +384,12 @@ def retried(row: dict[str, Any]) -> bool:
     return row.get("failure", {}).get("status") in RETRIED
 
 
-def _unanswered(error: Exception) -> dict[str, Any]:
-    """The row of a question without an answer."""
+def _unanswered(error: Exception, *, secret: bool = False) -> dict[str, Any]:
+    """The row of a question without an answer; of a secret one, without what the error says: it may quote it."""
     kinds: dict[type[Exception], str] = {UnsupportedError: "unsupported", SkippedError: "skipped"}
     status = kinds.get(type(error), "error")
     reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    if secret:
+        reason = f"{type(error).__name__}, whose words are kept back, for they may quote the question"
     nothing = {"answer": "", "prompt_tokens": 0, "new_tokens": 0, "hit_cap": False, "prompt_sha256": "", "notes": {}}
     return {**nothing, "failure": {"status": status, "reason": " ".join(reason.split())}}

@@ -68,6 +68,9 @@ OFFICIAL = {
     "locomo": (10, 1540, 20_000),
     "hotpotqa": (7405, 7405, 1_300),
     "qasper": (2219, 2219, 5_000),
+    "ifeval": (541, 541, 0),
+    "gpqa": (198, 198, 0),
+    "gpqa@release": (198, 198, 0),
     "memory_agent_bench": (146, 3671, 186_000),
     "memory_agent_bench@release": (146, 3671, 29_700),
 }

@@ -9,12 +9,10 @@ from pathlib import Path
 from harness import efficiency_records, fits, records
 from harness.errors import HarnessError
 from harness.experiment import Experiment, Job, cells, jobs, measurements
-from harness.records import atomic
+from harness.records import TEXT, atomic
 
 REFERENCE = Path("reference")
 """Below the results folder; the only part of it that is committed."""
-TEXT = ["answer", "notes"]
-"""Columns of samples that may hold words of a benchmark."""
 
 
 def publish(experiment: Experiment, results: Path) -> Path:
@@ -58,7 +56,7 @@ def _samples(source: Path, target: Path, *, keep_text: bool) -> None:
 
     samples = pd.read_parquet(source / "samples.parquet")
     with atomic(target / "samples.parquet") as temporary:
-        (samples if keep_text else samples.drop(columns=TEXT)).to_parquet(temporary, index=False)
+        (samples if keep_text else samples.drop(columns=TEXT, errors="ignore")).to_parquet(temporary, index=False)
 
 
 def _job(job: Job, results: Path, reference: Path) -> None:

@@ -168,11 +168,16 @@ SAMPLE_COLUMNS = {
     "hit_cap": "bool: the answer was cut by the token cap",
     "prompt_sha256": "string: digest of the prompt's token ids",
     "answer_sha256": "string: digest of the answer text",
-    "answer": "string: the answer; absent in committed records of official data",
+    "answer": "string: the answer; absent in committed records of official data, and of a secret task everywhere",
     "notes": "string: JSON of what the memory says of this answer: retrieved ids, kept ratio, ...",
     "clean": "bool: no overlay names the gold answer as wrong; absent where the task has no overlay",
     "score.<metric>": "float: one column a metric",
+    "weight.<metric>": "float: how often the score counts in a mean; absent where each counts once",
 }
+
+
+TEXT = ["answer", "notes"]
+"""Columns of samples that may hold words of a benchmark."""
 
 
 @contextlib.contextmanager

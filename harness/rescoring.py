@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.overlay import Overlay
 from harness.reporting.summary import collect, samples
+from harness.scoring import weight
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task
 
@@ -29,6 +30,13 @@ def scores(scored: Task, answers: pd.DataFrame) -> dict[str, records.Score]:
                 value=e.value, low=e.low, high=e.high, n=e.n, clusters=e.clusters, rule=metric.rule
             )
     return found
+
+
+def columns(metric: str, found: Sequence[float]) -> dict[str, list[float]]:
+    """A metric's columns of the samples: its scores and, where some count more than once, their weights."""
+    weights = [float(weight(value)) for value in found]
+    told = {f"score.{metric}": [float(value) for value in found]}
+    return told if all(w == 1 for w in weights) else {**told, f"weight.{metric}": weights}
 
 
 def mark(answers: pd.DataFrame, overlay: Overlay | None) -> pd.DataFrame:
@@ -59,6 +67,8 @@ def told(config: dict[str, Any], overlay: Overlay | None) -> dict[str, Any]:
 def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path]:
     """Score an experiment's stored answers by its tasks' rules as they are now; yields each record rewritten.
 
+    Answers to a secret task are stored nowhere, so its records stay as they are.
+
     Args:
         commit: Whose rules these are, for the record.
 
@@ -71,6 +81,8 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
             continue
         spec = next(t for t in experiment.tasks if t.name == cell.task)
         scored = task(spec.task, prompts)
+        if scored.secret:
+            continue
         episodes = scored.load(experiment.data_of(spec), "test", spec.settings, spec.episodes).episodes
         asked = {q.id: q for e in episodes for q in e.questions}
         overlay = overlays.of(spec, asked)
@@ -84,7 +96,7 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
             for name, text in zip(answers["question_id"], answers["answer"], strict=True)
         ]
         for metric in scored.metrics:
-            answers[f"score.{metric.name}"] = [float(row[metric.name]) for row in rows]
+            answers = answers.assign(**columns(metric.name, [row[metric.name] for row in rows]))
         answers = mark(answers, overlay)
         record.scores, record.scored_by = scores(scored, answers), commit
         record.configs[cell.task] = told(record.configs.get(cell.task, {}), overlay)

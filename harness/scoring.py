@@ -8,11 +8,12 @@ loses LoCoMo's stemming where nltk is not installed, which this harness does not
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,6 +21,28 @@ import regex
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = frozenset({"yes", "no", "noanswer"})
+
+
+class Share(float):
+    """How many of ``of`` parts of an answer are right, as a share; it counts ``of`` times in a mean."""
+
+    of: int
+
+    def __new__(cls, right: int, of: int) -> Share:
+        share = super().__new__(cls, right / of)
+        share.of = of
+        return share
+
+
+def weight(score: float) -> int:
+    """How many times a score counts in a mean: once, but for a :class:`Share`."""
+    return score.of if isinstance(score, Share) else 1
+
+
+def mean(scores: Iterable[float]) -> float:
+    """The weighted mean of scores, of which there must be some."""
+    found = list(scores)
+    return math.fsum(s * weight(s) for s in found) / sum(map(weight, found))
 
 
 def bag_f1(answer: Sequence[str], gold: Sequence[str]) -> float:

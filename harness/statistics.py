@@ -57,23 +57,29 @@ class Estimate:
         return self.low is not None and self.low > 0
 
 
-def mean(values: ArrayLike, clusters: Iterable[object]) -> Estimate:
+def mean(values: ArrayLike, clusters: Iterable[object], weights: ArrayLike | None = None) -> Estimate:
     """Mean of scores in [0, 1] with its cluster-robust 95% t interval.
 
     Args:
         values: One score a question, shape (n,).
         clusters: The root document of each question, length n.
+        weights: How often each counts, shape (n,); None counts each once.
 
     Raises:
         HarnessError: no questions, unequal lengths, or a value outside [0, 1].
     """
     scores, codes = _checked(values, clusters, 0.0)
-    low, high = _interval(scores, codes, 0.0)
-    return Estimate(float(scores.mean()), low, high, len(scores), int(codes.max()) + 1)
+    counts = _counts(scores, weights)
+    low, high = _interval(scores, codes, 0.0, counts)
+    return Estimate(float(np.average(scores, weights=counts)), low, high, len(scores), int(codes.max()) + 1)
 
 
 def paired(
-    left: ArrayLike, right: ArrayLike, clusters: Iterable[object], rng: np.random.Generator | None = None
+    left: ArrayLike,
+    right: ArrayLike,
+    clusters: Iterable[object],
+    rng: np.random.Generator | None = None,
+    weights: ArrayLike | None = None,
 ) -> Estimate:
     """Mean of ``left - right`` by question, with its interval and the p of "no difference".
 
@@ -84,6 +90,7 @@ def paired(
         right: Scores of the same questions in the same order, shape (n,).
         clusters: The root document of each question, length n.
         rng: Draws the signs where there are too many clusters to try all; None seeds one with 0.
+        weights: How often each question counts, shape (n,); None counts each once.
 
     Raises:
         HarnessError: no questions, unequal lengths, or a value outside [0, 1].
@@ -93,15 +100,16 @@ def paired(
     second, _ = _checked(right, clusters, 0.0)
     difference = first - second
     groups = int(codes.max()) + 1
-    low, high = _interval(difference, codes, -1.0)
+    counts = _counts(difference, weights)
+    low, high = _interval(difference, codes, -1.0, counts)
     p, test = None, ""
     if groups >= FEWEST_CLUSTERS:
         binary = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
-        if binary and groups == len(difference):
+        if binary and weights is None and groups == len(difference):
             p, test = mcnemar(first, second), "McNemar mid-p"
         else:
-            p, test = sign_flip(np.bincount(codes, weights=difference), rng), "sign-flip"
-    return Estimate(float(difference.mean()), low, high, len(difference), groups, p, test)
+            p, test = sign_flip(np.bincount(codes, weights=counts * difference), rng), "sign-flip"
+    return Estimate(float(np.average(difference, weights=counts)), low, high, len(difference), groups, p, test)
 
 
 def mcnemar(left: ArrayLike, right: ArrayLike) -> float:
@@ -181,7 +189,7 @@ def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
         metric: Name of the metric.
 
     Returns:
-        Columns ``score``, ``root``, ``category``, and ``clean`` where the samples have it.
+        Columns ``score``, ``root``, ``category``, and ``clean`` and the metric's ``weight`` where the samples have it.
 
     Raises:
         HarnessError: the samples have no such metric.
@@ -191,7 +199,14 @@ def by_question(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
         raise HarnessError(f"the samples have no column '{column}'; name a metric of the task, or evaluate again")
     questions = samples.groupby(QUESTION, sort=True)
     kept = {name: (name, "first") for name in ("root", "category", CLEAN) if name in samples}
+    if (weight := f"weight.{metric}") in samples:
+        kept["weight"] = (weight, "first")
     return questions.agg(score=(column, "mean"), **kept)
+
+
+def average(questions: pd.DataFrame) -> float:
+    """The mean score of questions, each counted as often as its ``weight`` says, where it has one."""
+    return float(np.average(questions["score"], weights=questions.get("weight")))
 
 
 def within(questions: pd.DataFrame, wide: str) -> pd.DataFrame:
@@ -218,7 +233,7 @@ def score(samples: pd.DataFrame, metric: str, category: str = "") -> Estimate:
         HarnessError: the samples have no such metric or category.
     """
     scores = within(by_question(samples, metric), category)
-    return mean(scores["score"], scores["root"])
+    return mean(scores["score"], scores["root"], scores.get("weight"))
 
 
 def _checked(values: ArrayLike, clusters: Iterable[object], lowest: float) -> tuple[NDArray, NDArray]:
@@ -231,7 +246,12 @@ def _checked(values: ArrayLike, clusters: Iterable[object], lowest: float) -> tu
     return scores, np.unique(names, return_inverse=True)[1]
 
 
-def _interval(values: NDArray, codes: NDArray, lowest: float) -> tuple[float | None, float | None]:
+def _counts(values: NDArray, weights: ArrayLike | None) -> NDArray:
+    """How often each value counts, shape (n,)."""
+    return np.ones(len(values)) if weights is None else np.asarray(weights, float)
+
+
+def _interval(values: NDArray, codes: NDArray, lowest: float, counts: NDArray) -> tuple[float | None, float | None]:
     """Cluster-robust t interval, kept within the range ``lowest`` to 1 that the values can take.
 
     Where no cluster differs from the mean a t interval would claim certainty; then each end moves by the share of
@@ -240,9 +260,9 @@ def _interval(values: NDArray, codes: NDArray, lowest: float) -> tuple[float | N
     groups = int(codes.max()) + 1
     if groups < FEWEST_CLUSTERS:
         return None, None
-    centre = values.mean()
-    residuals = np.bincount(codes, weights=values - centre)
-    error = np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values)
+    centre = np.average(values, weights=counts)
+    residuals = np.bincount(codes, weights=counts * (values - centre))
+    error = np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / counts.sum()
     if error < 1e-12:
         unseen = 1 - ((1 - LEVEL) / 2) ** (1 / groups)
         return float(centre - unseen * (centre - lowest)), float(centre + unseen * (1 - centre))

@@ -76,6 +76,11 @@ def evaluate(
 def rescore(name: Name = DEFAULT, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
     """Score stored answers again by the tasks' rules as they are now, without a model."""
     from harness import provenance, rescoring
+    from harness.tasks import tasks
 
-    for path in rescoring.rescore(load(name, changes), results, provenance.code()[0]):
+    experiment = load(name, changes)
+    for path in rescoring.rescore(experiment, results, provenance.code()[0]):
         typer.echo(path)
+    for spec in experiment.tasks:
+        if tasks()[spec.task].secret:
+            typer.echo(f"note: '{spec.name}' keeps its scores, for its answers are stored nowhere", err=True)

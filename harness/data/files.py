@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -34,6 +36,8 @@ class TaskData:
     """sha256 of the file's bytes; of the rows where they came from the hub or were generated."""
     note: str = ""
     """What a reader of the table must know, e.g. that the file is a sample."""
+    has_history: bool = True
+    """False where questions are asked of nothing: the histories are empty."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,9 @@ def fetch_all(
 
 
 def read(path: Path) -> Any:
-    """The content of a ``.json`` or ``.jsonl`` file (a list of its lines), gzipped or not, or a ``.parquet``'s rows.
+    """The content of a ``.json`` or ``.jsonl`` file (a list of its lines), gzipped or not, or a table's rows.
+
+    Tables are ``.parquet`` and ``.csv``, the latter with a line of column names.
 
     Raises:
         HarnessError: the file is missing, cut off, or not of the format that its name says.
@@ -154,9 +160,18 @@ def read(path: Path) -> Any:
             text = stream.read()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise HarnessError(f"{path} cannot be read ({error}); fetch it again") from error
+    if ".csv" in path.suffixes[-2:]:
+        return _table(text.removeprefix("\ufeff"), path)
     if ".jsonl" not in path.suffixes[-2:]:
         return _parse(text, str(path))
     return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _table(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise HarnessError(f"{path} is cut off or no CSV ({error}); fetch it again") from error
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:

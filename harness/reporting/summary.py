@@ -149,7 +149,7 @@ class Summary:
     def estimate(self, place: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean score (0 to 1) of a place with its interval; None where it did not run or asks no such question."""
         scores = self._scores(place, metric, category)
-        return None if scores is None else statistics.mean(scores["score"], scores["root"])
+        return None if scores is None else statistics.mean(scores["score"], scores["root"], scores.get("weight"))
 
     def contrast(self, left: Place, right: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean of ``left - right`` over the questions of both, paired; None where either did not run."""
@@ -159,13 +159,13 @@ class Summary:
         both = first.join(second["score"], how="inner", rsuffix="_right")
         if both.empty:
             return None
-        return statistics.paired(both["score"], both["score_right"], both["root"])
+        return statistics.paired(both["score"], both["score_right"], both["root"], weights=both.get("weight"))
 
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
         seeds = (self._questions((cell,), metric) for cell in self._cells.get(place, ()))
         frames = (statistics.within(questions, category) for questions in seeds)
-        return [float(frame["score"].mean()) for frame in frames if not frame.empty]
+        return [statistics.average(frame) for frame in frames if not frame.empty]
 
     def _scores(self, place: Place, metric: str, category: str) -> pd.DataFrame | None:
         cells = self._cells.get(place)
@@ -196,7 +196,7 @@ class Summary:
     def _check(self, cell: Cell, metric: str, scores: pd.DataFrame) -> None:
         """No table holds a number that no record holds: the samples must give the record's own score."""
         recorded = self.records[cell].scores.get(metric)
-        if recorded is None or scores.empty or abs(recorded.value - scores["score"].mean()) > 1e-6:
+        if recorded is None or scores.empty or abs(recorded.value - statistics.average(scores)) > 1e-6:
             raise HarnessError(
                 f"the samples of cell {cell.id} do not give the {metric} of its record; delete its folder and run again"
             )

@@ -128,6 +128,10 @@ class Task(ABC):
     """Texts that end an answer."""
     splits: ClassVar[tuple[Split, ...]] = ("test",)
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
+    has_history: ClassVar[bool] = True
+    """False where the questions are asked of nothing: such a task is worth the condition ``replayed`` alone."""
+    secret: ClassVar[bool] = False
+    """Whether no text of questions or answers may reach a file or a log: only ids, digests and scores do."""
 
     def __init__(self, prompts: Prompts) -> None:
         self.prompts = prompts
@@ -148,6 +152,7 @@ class Task(ABC):
         system = self.system()
         return replace(
             loaded,
+            has_history=self.has_history,
             episodes=tuple(
                 replace(e, history=replace(e.history, system=e.history.system or system)) for e in loaded.episodes
             ),
@@ -260,7 +265,7 @@ def select(data: TaskData, spec: TaskSpec, seed: int) -> tuple[Episode, ...]:
     if not asked:
         raise HarnessError(f"{data.file} gives task '{spec.task}' no question to ask; name a file that has some")
     for episode in asked:
-        if not any(m.content.strip() for m in episode.history.messages):
+        if data.has_history and not any(m.content.strip() for m in episode.history.messages):
             raise HarnessError(
                 f"{data.file}: the history of '{episode.id}' is empty; give it a message or take its questions out"
             )

@@ -58,7 +58,7 @@ def test_a_digest_is_not_moved_by_what_is_not_used(episodes):
     plain = asdict(first)
     del plain["continues"]
     for question in plain["questions"]:
-        del question["max_new_tokens"], question["decoding"]
+        del question["max_new_tokens"], question["decoding"], question["doc"]
     for message in plain["history"]["messages"]:
         del message["frame"], message["heading"]
     assert episodes_digest([first]) == digest([plain])
