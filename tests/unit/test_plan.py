@@ -32,8 +32,26 @@ def test_questions_are_counted(smoke):
 
 def test_official_sizes_need_no_files():
     paper = config.load("paper")
-    assert planning.size(paper, paper.tasks[0]).questions == 1540
+    sizes = {spec.task.removesuffix("@release"): planning.size(paper, spec).questions for spec in paper.tasks}
+    assert sizes == {"ifeval": 541, "hotpotqa": 7405, "gpqa": 198, "memory_agent_bench": 3671, "locomo": 1540}
     assert sum(e.gpu_hours for e in planning.plan(paper)) > 1
+
+
+def test_the_plan_tells_how_many_questions_are_asked(smoke):
+    estimates = planning.plan(smoke)
+    told = [line for line in planning.lines(smoke, estimates) if line[1] == "locomo/replayed/own"]
+    assert {line[3] for line in told} == {"4"}
+    assert next(planning.lines(smoke, estimates))[3] == str(estimates[0].questions or "")
+
+
+def test_a_task_may_take_its_data_from_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("DELTA_MEM_DATA", str(tmp_path))
+    with pytest.raises(HarnessError, match=r"locomo10\.json"):
+        planning.plan(config.load("smoke", ["data.source=auto"]))
+    chosen = config.load("smoke", ["data.source=auto", "tasks.locomo.source=generated"])
+    assert chosen.data_of(chosen.tasks[1]).source == "generated"
+    assert chosen.data_of(chosen.tasks[0]).source == "auto"
+    assert planning.plan(chosen)
 
 
 def test_more_steps_cost_more(smoke):
@@ -92,7 +110,7 @@ def test_the_last_line_is_the_total(smoke):
     estimates = planning.plan(smoke)
     rows = list(planning.lines(smoke, estimates))
     assert len(rows) == len(estimates) + 1
-    assert rows[-1][3] == f"{sum(e.tokens for e in estimates):,}"
+    assert rows[-1][3:5] == [f"{sum(e.questions for e in estimates):,}", f"{sum(e.tokens for e in estimates):,}"]
 
 
 def test_what_a_history_costs_to_write_is_planned(smoke):
@@ -139,7 +157,7 @@ def test_what_a_token_looks_back_at_counts(monkeypatch):
     for tokens, known in ((20_000, 1.6e14 + 1.2e14), (200_000, 1.6e15 + 1.2e16)):
         assert 0.5 < planning._operations(4e9, tokens, tokens**2 / 2) / known < 2
     short, long = (
-        seconds_of(monkeypatch, "paper", replace(LONG, questions=1, tokens=n), "run.batch_size=1") for n in (2e4, 2e5)
+        seconds_of(monkeypatch, "one_gpu", replace(LONG, questions=1, tokens=n), "run.batch_size=1") for n in (2e4, 2e5)
     )
     assert long > 20 * short
 
@@ -147,7 +165,7 @@ def test_what_a_token_looks_back_at_counts(monkeypatch):
 def test_a_history_is_read_once_for_all_its_questions_and_text_put_back_once_a_question(monkeypatch):
     def tokens(row, condition, size):
         monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (1, size.questions, size.tokens))
-        found = planning.plan(config.load("paper", [f"rows=[{row}]"]))
+        found = planning.plan(config.load("one_gpu", [f"rows=[{row}]"]))
         return next(e.tokens for e in found if e.step == f"locomo/{condition}/own")
 
     asked = 100 * planning.QUESTION_TOKENS
@@ -172,7 +190,7 @@ def test_long_caches_slow_decoding_and_batches_share_the_weights(monkeypatch):
 def test_the_reads_of_donors_are_traced_once_and_a_shuffled_history_is_written_anew(monkeypatch):
     arms = "tasks.locomo.conditions={replayed: [own, donor, mean], removed: [own, shuffled, donor]}"
     monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
-    found = planning.plan(config.load("paper", ["rows=[delta_mem_tsw]", arms, "donors=2"]))
+    found = planning.plan(config.load("one_gpu", ["rows=[delta_mem_tsw]", arms, "donors=2"]))
     tokens = {e.step.removeprefix("locomo/"): e.tokens for e in found if e.step.startswith("locomo")}
     once, asked = 10 * (1000 + planning.QUESTION_TOKENS), 10 * planning.QUESTION_TOKENS
     assert tokens == {
@@ -189,7 +207,7 @@ def test_a_window_shows_its_end_of_a_history_that_is_written_whole(monkeypatch):
     changed = ["rows=[delta_mem_tsw]", "tasks.locomo.visible_tokens=512", "donors=2"]
     arms = "tasks.locomo.conditions={windowed: [own, donor]}"
     monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
-    found = planning.plan(config.load("paper", [*changed, arms]))
+    found = planning.plan(config.load("one_gpu", [*changed, arms]))
     tokens = {e.step: e.tokens for e in found if e.step.startswith("locomo")}
     seen = 10 * (512 + planning.QUESTION_TOKENS)
     assert tokens == {"locomo/windowed/own": seen + 10_000, "locomo/windowed/donor": 2 * seen}
