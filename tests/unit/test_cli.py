@@ -26,7 +26,16 @@ def test_help_teaches_by_example():
 
 def test_plan_is_plain_lines_where_nobody_looks():
     lines = call("plan", "smoke").output.splitlines()
-    assert lines[0].split("\t") == ["job", "fit or cell", "cells", "tokens", "seconds", "GPU-hours", "MB on disk"]
+    assert lines[0].split("\t") == [
+        "job",
+        "fit or cell",
+        "cells",
+        "questions",
+        "tokens",
+        "seconds",
+        "GPU-hours",
+        "MB on disk",
+    ]
     assert lines[1].startswith("tiny_llama/frozen/seed42\twrite_clear_read/replayed/own\t")
 
 
