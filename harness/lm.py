@@ -126,9 +126,13 @@ class EpisodeTask(LmEvalTask):
 
     def doc_to_text(self, doc: dict) -> str:
         """Instruction, history and question as flat text, for models without a memory of their own."""
+        return "\n\n".join(part for part in (self.query(doc).system, self.flat_text(doc)) if part)
+
+    def flat_text(self, doc: dict) -> str:
+        """History and question."""
         query, history = self.query(doc), self.episodes[doc["history_id"]].history
         shown = query.frame if self.removed else visible_history(history)
-        return "\n\n".join(part for part in (query.system, shown, query.text) if part)
+        return "\n\n".join(part for part in (shown, query.text) if part)
 
     def doc_to_target(self, doc: dict) -> str:
         return self._asked(doc).answers[0]
