@@ -6,9 +6,12 @@ What a method then adds is what it has learned, and, where it is written while t
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would stand between the lines of the table
 
 import torch
 from lm_eval.evaluator import simple_evaluate
@@ -43,6 +46,7 @@ def evaluate(
     Raises:
         HarnessError: a task is unknown, its data cannot be had, or it asks for what a memory does not give.
     """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager(names, include)
     if any("ifeval" in name for name in names):
         prepare_ifeval()
@@ -54,7 +58,6 @@ def evaluate(
         raise HarnessError(
             f"the task '{', '.join(names)}' cannot be had ({reason}); go online, or mend its YAML file"
         ) from error
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     found = simple_evaluate(
         lm,
         tasks=[*loaded["tasks"].values()],

@@ -7,6 +7,7 @@ history and its flat text as the question.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,8 +85,11 @@ class EpisodeTask(LmEvalTask):
             "max_gen_toks": max_new_tokens,
             **(sampled.arguments() if sampled else {"do_sample": False}),
         }
+        # lm-eval's constructor takes a configuration for the task's name, and warns of what it then finds missing.
+        log = logging.getLogger("lm_eval.config.task")
+        log.disabled, before = True, log.disabled
         super().__init__()
-        # lm-eval's own constructor takes a whole configuration for the task's name.
+        log.disabled = before
         self._config = TaskConfig(task=task.name, output_type=self.OUTPUT_TYPE, generation_kwargs=dict(self.decoding))
 
     def download(self, *args: Any, **kwargs: Any) -> None:

@@ -51,10 +51,8 @@ class OutsideTask(EpisodeTask):
             asked = Asked.model_validate(config.get("metadata") or {})
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise HarnessError(
-                f"--metadata of task '{name}' has a wrong '{where}' ({first['msg']}); mend it"
-            ) from error
+            where = f"--metadata of task '{name}': '{'.'.join(map(str, first['loc']))}'"
+            raise HarnessError(f"{where} is wrong ({first['msg']}); give another value") from error
         found = task(name)
         spec = TaskSpec(task=name, limit=asked.questions, episodes=asked.episodes, settings=asked.settings)
         data = found.load(DataSpec(source=asked.source, seed=asked.data_seed), "test", asked.settings, asked.episodes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from harness.cli._common import RESULTS, Changes, Results, Seed, app, hand_in, load, table
 from harness.errors import HarnessError
 
+Shown = Literal["replayed", "removed", "own_text"]
 SEED = 42
 FOREIGN = ("task", "method", "fit", "condition", "limit", "include_path", "out")
 """Options of the form with --task."""
@@ -35,7 +36,7 @@ def evaluate(
     method: Annotated[str | None, typer.Option(help="With --task: a method, or a preset of one.")] = None,
     fit: Annotated[Path | None, typer.Option(help="With --task: folder of a stored fit, or of a job.")] = None,
     condition: Annotated[
-        str | None, typer.Option(help="With --task: replayed, removed or own_text; else what the method serves first.")
+        Shown | None, typer.Option(help="With --task; default replayed, else the first that the method serves.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="With --task: documents at most.")] = None,
     include_path: Annotated[
@@ -58,7 +59,10 @@ def evaluate(
     if out is not None:
         from harness.records import write_json
 
-        write_json(out, found)
+        try:
+            write_json(out, found)
+        except OSError as error:
+            raise HarnessError(f"{out} cannot be written ({error.strerror}); name another file") from error
     from harness.foreign import lines
 
     table(", ".join(task), ["task", "metric", "filter", "value", "stderr"], lines(found), numbers_from=3)
@@ -69,7 +73,7 @@ def _foreign(
     backbone: str,
     method: str,
     fit: Path | None,
-    condition: Any,
+    condition: Shown | None,
     seed: int,
     limit: int | None,
     include: list[Path],
@@ -80,7 +84,7 @@ def _foreign(
 
     served = resolve(method)[0].capabilities.arms
     # A document has no history: it is read as a prompt, and a memory that is written while reading keeps of that.
-    chosen = condition or ("replayed" if "replayed" in served else None)
+    chosen: Shown | None = condition or ("replayed" if "replayed" in served else None)
     with Session.open(backbone, method, fit=fit, condition=chosen, seed=seed) as session:
         return foreign.evaluate(names, session, limit=limit, include=include)
 
