@@ -7,6 +7,7 @@ history and its flat text as the question.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,8 +85,11 @@ class EpisodeTask(LmEvalTask):
             "max_gen_toks": max_new_tokens,
             **(sampled.arguments() if sampled else {"do_sample": False}),
         }
+        # lm-eval's constructor takes a configuration for the task's name, and warns of what it then finds missing.
+        log = logging.getLogger("lm_eval.config.task")
+        log.disabled, before = True, log.disabled
         super().__init__()
-        # lm-eval's own constructor takes a whole configuration for the task's name.
+        log.disabled = before
         self._config = TaskConfig(task=task.name, output_type=self.OUTPUT_TYPE, generation_kwargs=dict(self.decoding))
 
     def download(self, *args: Any, **kwargs: Any) -> None:
@@ -126,9 +130,13 @@ class EpisodeTask(LmEvalTask):
 
     def doc_to_text(self, doc: dict) -> str:
         """Instruction, history and question as flat text, for models without a memory of their own."""
+        return "\n\n".join(part for part in (self.query(doc).system, self.flat_text(doc)) if part)
+
+    def flat_text(self, doc: dict) -> str:
+        """History and question."""
         query, history = self.query(doc), self.episodes[doc["history_id"]].history
         shown = query.frame if self.removed else visible_history(history)
-        return "\n\n".join(part for part in (query.system, shown, query.text) if part)
+        return "\n\n".join(part for part in (shown, query.text) if part)
 
     def doc_to_target(self, doc: dict) -> str:
         return self._asked(doc).answers[0]

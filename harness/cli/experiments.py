@@ -60,19 +60,6 @@ def fit(
 
 
 @app.command()
-def evaluate(
-    name: Name,
-    backbone: Backbone,
-    row: Row,
-    seed: Seed = 42,
-    changes: Changes = [],  # noqa: B006
-    results: Results = RESULTS,
-) -> None:
-    """Run every cell of a job and leave a record each."""
-    hand_in("evaluate", load(name, changes), backbone, row, seed, results, False)
-
-
-@app.command()
 def rescore(name: Name = DEFAULT, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
     """Score stored answers again by the tasks' rules as they are now, without a model."""
     from harness import provenance, rescoring
