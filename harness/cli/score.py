@@ -50,6 +50,8 @@ def score(
                 whole.write_text(text, encoding="utf-8")
         except OSError as error:
             raise HarnessError(f"{out} cannot be written ({error.strerror}); name another file") from error
+    if note := scored.note():
+        typer.echo(f"note: {note}", err=True)
     if rule == "release" and not answers.has_rule(scored, rule):
         typer.echo(f"note: the release has no rule of its own for '{task}'; these are the benchmark's", err=True)
     for name, mean, count in answers.means(found):

