@@ -384,7 +384,10 @@ class MemoryLM(LM):
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        raise HarnessError("a memory answers by generation; choose the generative form of this task")
+        raise HarnessError(
+            "a task of rolling log-likelihood has no question that a memory could act on; choose the generative form "
+            "of this task"
+        )
 
 
 def retried(row: dict[str, Any]) -> bool:
