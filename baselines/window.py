@@ -29,7 +29,9 @@ class Window(MemoryMethod):
     name = "window"
     summary = "the last tokens of the history, in the prompt"
     Config = Settings
-    capabilities = Capabilities(family="reference", arms={"own_text": ("own", "donor"), "windowed": ("own",)})
+    capabilities = Capabilities(
+        family="reference", arms={"own_text": ("own", "donor"), "windowed": ("own",)}, sight_only=True
+    )
 
     config: Settings
 

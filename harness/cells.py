@@ -126,6 +126,12 @@ class Plan:
         return self.job.results / self.cell.path
 
     @property
+    def writes(self) -> bool:
+        """Its answers read from histories that were written for it, or for a cell before it."""
+        alone = self.cell.condition == "windowed" and self.job.method.capabilities.sight_only
+        return self.cell.condition not in STREAMED and self.cell.arm != "zero" and not alone
+
+    @property
     def draws(self) -> int:
         return self.job.experiment.donors if self.cell.arm == "donor" else 1
 
@@ -150,8 +156,10 @@ class Plan:
                 "spec": self.material.spec.model_dump(mode="json", exclude={"conditions", "overlay", "details"}),
                 "data": self.material.data.hash,
                 "data_seed": self.job.experiment.data.seed,
-                "prompts": self.material.task.prompts.digest_of(self.material.task.name),
+                "prompts": self.material.task.prompts.digest_of(self.material.task.wording or self.material.task.name),
                 "cell": [self.cell.condition, self.cell.arm, self.draws],
+                "caps": [cap_of(q, self.material.cap) for e in self.material.episodes for q in e.questions],
+                "truncate": self.material.spec.truncate or self.material.task.truncate,
                 "run": [run.dtype, run.attention, run.batch_size],
                 **self._beyond,
                 **({"decoding": sampled} if sampled else {}),

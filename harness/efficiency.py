@@ -147,6 +147,7 @@ class _Asked:
         return Peaks(
             start_bytes=self.start,
             write_bytes=self.wrote.peak if self.wrote else None,
+            read_bytes=self.read.peak if self.read else None,
             prefill_bytes=prefill.peak,
             decode_bytes=decode.peak,
             reserved_bytes=reserved,
@@ -218,6 +219,7 @@ class _Bench:
             given, start = self._material(length), self._settled()
             for decode in [d for d in kept if not own[d].failure and not kept[d].failure]:
                 with self._surviving([kept[decode]]):
+                    self._settled()
                     asked = _Asked(given.history.messages, given.query, Steering(), start)
                     self._answered(asked, decode, kept[decode])
 

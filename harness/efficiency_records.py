@@ -35,6 +35,7 @@ class Peaks(_Part):
 
     start_bytes: int | None = Field(description="In use before the first phase: the weights, and what else is loaded.")
     write_bytes: int | None = Field(None, description="null too where nothing is written.")
+    read_bytes: int | None = Field(None, description="While the memory is asked, before the prompt is read.")
     prefill_bytes: int | None
     decode_bytes: int | None
     reserved_bytes: int | None = Field(None, description="Held by torch's allocator while decoding; CUDA only.")
@@ -112,7 +113,7 @@ def figures(runs: Sequence[Run], memory: Peaks, new_tokens: int) -> Figures:
     )
     wrote = [run.write_seconds for run in runs if run.write_seconds is not None]
     answer = _most(memory.prefill_bytes, memory.decode_bytes)
-    peak = _most(answer, memory.write_bytes)
+    peak = _most(answer, memory.write_bytes, memory.read_bytes)
     return Figures(
         write_seconds=statistics.median(wrote) if wrote else None,
         read_seconds=read,

@@ -246,7 +246,7 @@ def _woven(
         so_far = torch.tensor([[*asked.ids, *new]], device=backbone.device)
         new.append(_sampled(scores, so_far, decoding) if decoding else int(scores[0].argmax()))
         text = backbone.tokenizer.decode(new, skip_special_tokens=True)
-        over = new[-1] in backbone.eos_token_ids or any(s in text for s in stop)
+        over = new[-1] in backbone.eos_token_ids or _stopped(text, stop)
         return None if over else torch.tensor(new[-1:], device=backbone.device)
 
     with _drawing(decoding):
@@ -362,7 +362,8 @@ def _read(
     ends = [n for n, token in enumerate(new) if token in backbone.eos_token_ids]
     kept = new[: ends[0]] if ends else new
     text = backbone.tokenizer.decode(kept, skip_special_tokens=True)
-    stopped = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+    begin = len(text) - len(_begun(text))
+    stopped = min((at for s in stop if (at := text.find(s, begin)) >= 0), default=None)
     used = len(kept) + bool(ends)
     return Answer(
         text=text if stopped is None else text[:stopped],
@@ -371,6 +372,15 @@ def _read(
         hit_cap=not ends and stopped is None and used >= max_new_tokens,
         prompt_sha256=asked.sha256,
     )
+
+
+def _begun(text: str) -> str:
+    """What follows the empty lines before an answer: they end none, for the first line that is not empty counts."""
+    return text.lstrip("\n")
+
+
+def _stopped(text: str, stop: Sequence[str]) -> bool:
+    return any(s in _begun(text) for s in stop)
 
 
 class _Ends(StoppingCriteria):
@@ -383,5 +393,5 @@ class _Ends(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         self.first = self.first or time.perf_counter()
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        done = [any(s in text for s in self.stop) for text in texts]
+        done = [_stopped(text, self.stop) for text in texts]
         return torch.tensor(done, device=input_ids.device)

@@ -27,7 +27,6 @@ from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
 from harness.gates import GateError
-from harness.lm import STREAMED
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.registry import plug, resolve
@@ -191,7 +190,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         for plan in plans:
             if not plan.stands():
                 missing.append(plan)
-            elif plan.cell.condition not in STREAMED:
+            elif plan.writes:
                 plan.material.written = True
         for plan in missing:
             _ = plan.donors  # episodes that cannot serve an arm are refused before the first answer
@@ -271,12 +270,17 @@ def _planned(
 def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
     """Two episodes of the first task with histories for the gates, questions worded as they will be asked.
 
-    Where no task has histories, the question itself is what is read.
+    The second one has another history; none where all are equal. Where no task has histories, the question itself is
+    what is read.
     """
     material = next((p.material for p in plans if p.material.task.has_history), plans[0].material)
+    first = material.episodes[0]
+    apart = [e for e in material.episodes if not material.task.has_history or e.history != first.history]
+    other = next((e for e in apart if e.root != first.root), apart[0] if apart else None)
     asked = [
         e.with_questions(replace(q, text=material.task.question(q, removed=True)) for q in e.questions)
-        for e in material.episodes[:2]
+        for e in (first, other)
+        if e is not None
     ]
     if material.task.has_history:
         return asked

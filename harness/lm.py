@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -164,6 +164,15 @@ def document(doc: Any) -> tuple[str, str, int]:
     return doc["history_id"], doc["question_id"], doc["draw"]
 
 
+class _Asked(NamedTuple):
+    """A question of a history, as a method acts on it."""
+
+    number: int
+    query: Query
+    steering: Steering
+    prompt: generation.Prompt
+
+
 class MemoryLM(LM):
     """A memory method under one condition and arm, as an lm-eval model.
 
@@ -256,7 +265,11 @@ class MemoryLM(LM):
         text, options = request.args[0], request.args[1]
         episode = Episode("", History(()), (), root="", source="official")
         cap = options.get("max_gen_toks") or options.get("max_new_tokens") or 256
-        yield from self._asked(episode, None, [Query("", text)], [int(cap)], options.get("until") or ())
+        until = options.get("until") or ()
+        if options.get("do_sample") and options.get("temperature", 1.0) > 0:
+            raise HarnessError("this task samples its answers, and a memory is asked greedily; choose its greedy form")
+        stop = [until] if isinstance(until, str) else until
+        yield from self._asked(episode, None, [Query("", text)], [int(cap)], stop)
 
     def _asked(
         self,
@@ -273,14 +286,16 @@ class MemoryLM(LM):
         method, memories = self.memories.method, self.memories
         before, wrote = replace(method.effort), memories.spent.writing
         rows: dict[int, dict[str, Any]] = {}
-        steered: list[tuple[int, Query, Steering]] = []
+        steered: list[_Asked] = []
         for n, query in enumerate(queries):
             with self._surviving([n], rows):
-                steered.append((n, query, self._timed(episode, donor, query)))
-        for (_, cap), alike in groupby(steered, key=lambda found: (found[2].acts, caps[found[0]])):
+                steering = self._timed(episode, donor, query)
+                asked = generation.prompt(self.backbone, self._visible(episode, steering), query, steering.unit)
+                steered.append(_Asked(n, query, steering, asked))
+        for (_, cap), alike in groupby(steered, key=lambda asked: (asked.steering.acts, caps[asked.number])):
             batch = list(alike)
-            with self._surviving([n for n, _, _ in batch], rows):
-                rows.update(self._answered(episode, batch, cap, stop))
+            with self._surviving([asked.number for asked in batch], rows):
+                rows.update(self._answered(batch, cap, stop))
         self.spent.reading += (method.effort - before) - (memories.spent.writing - wrote)
         return [rows[n] for n in range(len(queries))]
 
@@ -292,26 +307,24 @@ class MemoryLM(LM):
         finally:
             self.spent.read += time.perf_counter() - clock - (self.memories.writing_seconds - wrote)
 
-    def _answered(
-        self, episode: Episode, batch: Sequence[tuple[int, Query, Steering]], cap: int, stop: Sequence[str]
-    ) -> dict[int, dict[str, Any]]:
+    def _answered(self, batch: Sequence[_Asked], cap: int, stop: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Rows by number, of queries that are steered alike."""
-        prompts = [generation.prompt(self.backbone, self._visible(episode, s), q, s.unit) for _, q, s in batch]
         answers, seconds = generation.answer(
             self.backbone,
-            prompts,
-            batch[0][2],
+            [asked.prompt for asked in batch],
+            batch[0].steering,
             max_new_tokens=cap,
             stop=stop,
             batch_size=self.batch_size,
-            decoding=[q.decoding for _, q, _ in batch],
+            decoding=[asked.query.decoding for asked in batch],
         )
         self.spent.prefill += seconds.prefill
         self.spent.decode += seconds.decode
         rows = {}
-        for answer, (n, query, steering) in zip(answers, batch, strict=True):
-            row, drawn = asdict(answer), {"seed": query.decoding.seed} if query.decoding else {}
-            rows[n] = {"answer": row.pop("text"), **row, "notes": {**steering.notes, **drawn}}
+        for answer, asked in zip(answers, batch, strict=True):
+            row, decoding = asdict(answer), asked.query.decoding
+            drawn = {"seed": decoding.seed} if decoding else {}
+            rows[asked.number] = {"answer": row.pop("text"), **row, "notes": {**asked.steering.notes, **drawn}}
         return rows
 
     @contextmanager
@@ -350,8 +363,8 @@ class MemoryLM(LM):
 
     @property
     def _sees_alone(self) -> bool:
-        """Under ``windowed``, a method that has no donor there keeps nothing of a history: it is not written."""
-        return self.condition == "windowed" and "donor" not in self.memories.method.capabilities.arms["windowed"]
+        """Nothing of a history is written."""
+        return self.condition == "windowed" and self.memories.method.capabilities.sight_only
 
     def _told(self, episode: Episode) -> Episode:
         """The episode with the history as it is written."""

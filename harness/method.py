@@ -72,6 +72,8 @@ class Capabilities:
     """Learns parameters once a backbone, from questions asked under this condition; None learns nothing."""
     gold: bool = False
     """Is shown which messages hold the answer: an upper bound, never a memory."""
+    sight_only: bool = False
+    """Under ``windowed`` it has nothing but what is in sight, so that nothing is written: a memory's partner."""
 
 
 @dataclass

@@ -363,10 +363,15 @@ def fingerprint(experiment: Experiment, job: Job, step: str) -> str:
     if step == "evaluate":
         parts += [[spec.model_dump(mode="json") for spec in experiment.tasks], experiment.donors]
         parts += [_sources(Path(inspect.getfile(type(task(spec.task))))) for spec in experiment.tasks]
+        parts += [_sha256(Path(spec.overlay)) for spec in experiment.tasks if spec.overlay]
     for found, split, settings in _with_files(experiment):
         if step == "evaluate" or split == "train":
-            parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in found.files(settings)]
+            parts += [_sha256(file) for file in found.files(settings)]
     return digest(parts)[:16]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_files(experiment: Experiment) -> None:

@@ -119,6 +119,8 @@ class Task(ABC):
     """One line for ``harness tasks`` and the docs."""
     unit: ClassVar[str]
     """What one message of a history is."""
+    wording: ClassVar[str] = ""
+    """The section of ``prompts.yaml`` that its texts stand in; empty is the one of its own name."""
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
     max_new_tokens: ClassVar[int]
@@ -190,11 +192,13 @@ class Task(ABC):
 
     def system(self) -> str:
         """The instruction (system message) under which a history is read and its questions are answered."""
-        return self.prompts.render(self.name, "system")
+        return self.prompts.render(self.wording or self.name, "system")
 
     def question(self, q: Question, *, removed: bool = False) -> str:
         """The user message that asks ``q``; ``removed`` where the history is not in sight."""
-        return self.prompts.render(self.name, "question_removed" if removed else "question", question=q.text)
+        return self.prompts.render(
+            self.wording or self.name, "question_removed" if removed else "question", question=q.text
+        )
 
     def empty(self) -> str:
         """What stands in the place of the history in a prompt with an empty context; nothing, for most."""
@@ -239,6 +243,8 @@ def golds(row: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(gold, bool) or not isinstance(gold, str | int | float):
             kind = type(gold).__name__
             raise HarnessError(f"the field 'gold' holds {kind}; give a string, a number or a list of these")
+        if not str(gold).strip():
+            raise HarnessError("the field 'gold' holds an empty text; give an accepted answer, or take the line out")
     return tuple(map(str, accepted))
 
 

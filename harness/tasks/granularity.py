@@ -61,6 +61,16 @@ class Asked(Question):
     old: tuple[str, ...] = ()
     """The values that no longer hold."""
 
+    @classmethod
+    def of(cls, q: Question, row: Mapping[str, Any]) -> Asked:
+        """The question of a line of ``harness score``, whose ``old`` lists the values that no longer hold."""
+        old = row.get("old")
+        if not isinstance(old, list) or not all(isinstance(value, str) for value in old):
+            raise HarnessError(
+                "the field 'old' is no list of strings; list the values that no longer hold, or none: []"
+            )
+        return cls(q.id, q.text, q.answers, q.category, old=tuple(old))
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -103,12 +113,6 @@ class Granularity(WriteClearRead):
         questions = [f"What colour is {person}'s {thing}?" for person, thing in zip(people, things, strict=True)]
         return list(map(Fact, wordings, questions, values))
 
-    def system(self) -> str:
-        return self.prompts.render(self.wording, "system")
-
-    def question(self, q: Question, *, removed: bool = False) -> str:
-        return self.prompts.render(self.wording, "question_removed" if removed else "question", question=q.text)
-
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``acc``: the first word is the value that holds; ``old``: it is one that was overwritten."""
         old = q.old if isinstance(q, Asked) else ()
@@ -118,13 +122,7 @@ class Granularity(WriteClearRead):
     @classmethod
     def question_of(cls, row: Mapping[str, Any]) -> Question:
         """As every task's; ``old`` lists the values that no longer hold."""
-        old = row.get("old")
-        if not isinstance(old, list) or not all(isinstance(value, str) for value in old):
-            raise HarnessError(
-                "the field 'old' is no list of strings; list the values that no longer hold, or none: []"
-            )
-        q = super().question_of(row)
-        return Asked(q.id, q.text, q.answers, q.category, old=tuple(old))
+        return Asked.of(super().question_of(row), row)
 
 
 class GranularityOfPairs(Granularity):

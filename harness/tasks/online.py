@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -92,6 +93,11 @@ class Online(Task):
         episodes = tuple(e for root, name in people for e in _sessions(root, name, settings, rng))
         where = f"{self.name} {split}, seed {data.seed}"
         return TaskData(episodes, "generated", where, episodes_digest(episodes))
+
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """As every task's; ``old`` lists the values that no longer hold."""
+        return Asked.of(super().question_of(row), row)
 
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """``acc``: the first word is the value that holds; ``named``: the first colour is.

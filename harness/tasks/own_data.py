@@ -16,6 +16,7 @@ from harness.data import own
 from harness.data.files import TaskData
 from harness.data.own import LETTERS, Asked, Wording
 from harness.episodes import Question
+from harness.errors import HarnessError
 from harness.experiment import DataSpec
 from harness.scoring import exact, f1, normalize
 from harness.tasks.base import Metric, Split, Task, TaskSettings
@@ -62,6 +63,16 @@ class OwnData(Task):
         worded = (q.removed if removed else q.shown) if isinstance(q, Asked) else None
         return worded or super().question(q, removed=removed)
 
+    @classmethod
+    def question_of(cls, row: Mapping[str, Any]) -> Question:
+        """As every task's; ``choices`` lists what there was to choose from."""
+        q, choices = super().question_of(row), row.get("choices", [])
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise HarnessError(
+                "the field 'choices' is no list of strings; list what there was to choose from, or leave it out"
+            )
+        return Asked(q.id, q.text, q.answers, q.category, choices=tuple(choices))
+
     def score(self, answer: str, q: Question) -> dict[str, float]:
         """Of the best gold answer: SQuAD's F1 and exact match; whether its words stand in the answer; the choice.
 
@@ -94,6 +105,8 @@ def _contains(answer: str, gold: str) -> float:
 
 def chosen(answer: str, choices: tuple[str, ...]) -> str:
     """The one choice that an answer names, by its text or its letter (``B``, ``(b)``, ``B. blue``); else empty."""
+    if answer.strip() in choices:  # as it is written: marks and signs may be all that tells choices apart
+        return answer.strip()
     whole = [c for c in choices if _equal(answer, c)]
     letter = re.match(r"\W*(?:answer\W+)?([A-Za-z])(?:\W*$|[.):])", answer, re.IGNORECASE)
     place = LETTERS.find(letter[1].upper()) if letter else -1

@@ -59,8 +59,8 @@ def run(method: DeltaMem, episodes: Sequence[Episode]) -> list[GateOutcome]:
         GateError: one failed.
     """
     probes = [_probe(method, e) for e in episodes[:2]]
-    if len(probes) < 2:
-        probes.append(Probe(probes[0].ids[::-1], probes[0].owner, probes[0].question))
+    if len(probes) < 2 or probes[0].ids == probes[1].ids:  # two histories may end alike
+        probes[1:] = [Probe(probes[0].ids[::-1], probes[0].owner, probes[0].question)]
     first, second = probes
     backbone = method.backbone
     bare = {"input_ids": torch.tensor([first.question], device=backbone.device)}

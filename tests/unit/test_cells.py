@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from harness import cells
 from harness.experiment import Cell, Experiment, Job
 from harness.gates import GateOutcome
 from harness.registry import resolve
-from harness.tasks import TaskData, task
+from harness.tasks import Prompts, TaskData, task
 
 SPEC = {
     "name": "x",
@@ -124,3 +125,38 @@ def test_the_prompt_under_removed_is_in_the_address_and_what_is_told_of_the_answ
     asked = lambda **more: plan(tasks=[{"task": "write_clear_read", **more}]).address  # noqa: E731
     assert asked(removed_prompt="empty_context") != asked() == asked(removed_prompt="closed_book")
     assert asked(overlay="wrong.yaml") == asked(details=["own", "donor"]) == asked()
+
+
+def test_what_an_answer_may_take_and_how_a_history_is_cut_enter_the_address(plan):
+    """A benchmark's cap or a task's rule that is mended later makes other cells."""
+    capped, cut = plan(), plan()
+    questions = [e.with_questions(replace(q, max_new_tokens=1) for q in e.questions) for e in capped.material.episodes]
+    capped.material.episodes = questions
+    cut.material.task.truncate = "head"
+    assert len({plan().address, plan(cap=5).address, capped.address, cut.address}) == 4
+
+
+def test_a_task_that_borrows_its_wording_is_another_cell_where_that_changes(plan, tmp_path):
+    wording = Path("harness/tasks/prompts.yaml").read_text(encoding="utf-8")
+    changed = tmp_path / "prompts.yaml"
+    changed.write_text(wording.replace("Answer with one word.", "Answer with a word."), encoding="utf-8")
+    asked = plan()
+    asked.material.task = task("granularity")
+    other = plan()
+    other.material.task = task("granularity", Prompts(changed))
+    assert asked.address != other.address
+
+
+@pytest.mark.parametrize(
+    ("row", "condition", "arm", "writes"),
+    [
+        ("delta_mem_tsw", "removed", "own", True),
+        ("delta_mem_tsw", "windowed", "own", True),
+        ("delta_mem_tsw", "removed", "zero", False),
+        ("delta_mem_tsw", "replayed", "own", False),
+        ("window", "windowed", "own", False),
+        ("window", "own_text", "own", True),
+    ],
+)
+def test_a_cell_that_writes_nothing_has_paid_for_no_write(plan, row, condition, arm, writes):
+    assert plan(row=row, condition=condition, arm=arm).writes is writes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -234,3 +236,14 @@ def test_the_question_stands_in_the_message_of_the_history_in_sight(tiny):
     )
     alone = generation.prompt(backbone, (), Query("", "What?", frame="Read."))
     assert "user\nRead.\n\nWhat?<" in backbone.tokenizer.decode(alone.ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("\nParis\nLyon", "\nParis"), ("Paris\nLyon", "Paris"), ("\n\n", "\n\n"), ("Paris", "Paris")]
+)
+def test_empty_lines_before_an_answer_end_it_not(text, said):
+    """The first line that is not empty is the answer (specification 5.1, 5.2)."""
+    backbone = SimpleNamespace(eos_token_ids=[0], tokenizer=SimpleNamespace(decode=lambda ids, **_: text))
+    asked = generation.Prompt([1], [0])
+    assert generation._read(backbone, [5, 6, 0], asked, 0, 9, ("\n",)).text == said
+    assert generation._stopped(text, ("\n",)) is (said != text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from harness.errors import HarnessError, SkippedError, UnsupportedError
 from harness.experiment import Experiment
 from harness.gates import GateError
 from harness.progress import Progress
+from harness.tasks import task
 
 SPEC = {
     "name": "x",
@@ -354,3 +357,12 @@ def test_sampled_answers_are_another_cell_and_say_so(tmp_path, monkeypatch):
     assert list(samples(tmp_path / "other", cell)["answer"]) == list(samples(tmp_path, cell)["answer"])
     monkeypatch.setattr("harness.tasks.locomo.LoCoMoRelease.seed", 7)
     assert jobs.run(request("evaluate", tmp_path, "frozen", tasks=tasks))["answered"] == 1
+
+
+def test_gates_look_at_two_histories_that_differ(episodes):
+    """Two episodes may ask of one history: it cannot show that two histories give two states."""
+    first, other = episodes[0], episodes[1]
+    twin = replace(first, id="twin")
+    plans = lambda *found: [SimpleNamespace(material=SimpleNamespace(task=task("recall"), episodes=list(found)))]  # noqa: E731
+    assert [e.id for e in jobs._probe(plans(first, twin, other))] == [first.id, other.id]
+    assert [e.id for e in jobs._probe(plans(first, twin))] == [first.id]

@@ -339,3 +339,29 @@ def test_lm_eval_is_told_how_answers_are_sampled(make):
     assert [model.samples[q.id, 0]["notes"]["seed"] for q in episode.questions] == [42 + n for n in range(asked)]
     greedy, _, _ = prompted("locomo", removed=True)
     assert greedy.construct_requests(greedy.docs[0], "", metadata=("x", 0, 1)).args[1]["do_sample"] is False
+
+
+def test_a_question_that_is_too_long_takes_no_other_with_it(make, episodes):
+    method = make("bm25_rag")
+    first, *others = episodes[0].questions
+    long = replace(first, text="word " * method.backbone.window)
+    _, model = asked(method, [episodes[0].with_questions((long, *others))], "own_text")
+    failed = {name for (name, _), row in model.samples.items() if row.get("failure")}
+    assert failed == {first.id}
+
+
+@pytest.mark.parametrize(("until", "stop"), [("</s>", ["</s>"]), (["a", "b"], ["a", "b"]), (None, [])])
+def test_a_stop_text_of_others_is_one_text(make, monkeypatch, until, stop):
+    model, given = lm.MemoryLM(lm.Memories(make("frozen")), "replayed"), []
+    plain = generation.answer
+    monkeypatch.setattr(generation, "answer", lambda *a, **k: given.append(list(k["stop"])) or plain(*a, **k))
+    options = {"until": until, "max_gen_toks": 2}
+    model.generate_until([Instance("generate_until", {}, ("Hello", options), 0)])
+    assert given == [stop]
+
+
+def test_a_task_of_others_that_samples_is_refused(make):
+    model = lm.MemoryLM(lm.Memories(make("frozen")), "replayed")
+    options = {"until": [], "do_sample": True, "temperature": 0.2, "max_gen_toks": 2}
+    with pytest.raises(HarnessError, match="samples its answers"):
+        model.generate_until([Instance("generate_until", {}, ("Hello", options), 0)])

@@ -228,3 +228,13 @@ def test_measurements_are_planned_and_longer_ones_cost_more():
     longer = planning.plan(config.load("efficiency", ["efficiency.prompt_lengths=[512, 2048]"]))
     assert all(b.tokens > a.tokens and b.seconds > a.seconds for a, b in zip(estimates, longer, strict=True))
     assert next(planning.lines(config.load("efficiency"), estimates))[:2] == ["small_qwen3/frozen", "measure"]
+
+
+def test_an_overlay_that_is_edited_is_followed(tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text("task: locomo\nsource: x\nwrong: [a-q1]\n")
+    experiment = config.load("smoke", [f"tasks.locomo.overlay={file}"])
+    job = jobs(experiment)[0]
+    before = planning.fingerprint(experiment, job, "evaluate")
+    file.write_text("task: locomo\nsource: x\nwrong: [a-q1, a-q2]\n")
+    assert planning.fingerprint(experiment, job, "evaluate") != before

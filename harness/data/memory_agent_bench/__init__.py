@@ -207,8 +207,9 @@ def _questions(row: dict, source: Source, episode: str, where: str) -> list[Ques
         raise HarnessError(f"{where}: {len(texts)} questions have {len(golds)} lists of answers; fetch the file again")
     found = []
     for n, text in enumerate(texts):
-        answers = tuple(strings({"answers": golds[n]}, "answers", f"{where}, question {n}"))
-        if not any(a.strip() for a in answers):
+        given = strings({"answers": golds[n]}, "answers", f"{where}, question {n}")
+        answers = tuple(answer for answer in given if answer.strip())
+        if not answers:
             raise HarnessError(f"{where}, question {n}: 'answers' has no gold answer; fetch the file again")
         if source.rule == "recall":
             answers = tuple(title(a, entities(), f"{where}, question {n}") for a in answers)

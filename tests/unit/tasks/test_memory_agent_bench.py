@@ -415,3 +415,9 @@ def test_scores_by_category_are_means_over_questions():
 )
 def test_the_plan_knows_how_much_of_the_official_rows_is_asked(settings, size):
     assert task("memory_agent_bench").published(settings) == size
+
+
+def test_a_blank_gold_is_refused_for_by_the_rule_it_is_within_every_answer():
+    assert rules.contains("zzz", [""])
+    with pytest.raises(HarnessError, match="'gold' holds an empty text"):
+        TASK.question_of({"prediction": "zzz", "gold": ["", "d"], "category": "AR/ruler_qa1"})

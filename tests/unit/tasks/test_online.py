@@ -124,3 +124,11 @@ def test_a_longer_draw_starts_with_the_shorter_and_no_name_is_in_both_splits():
 def test_sizes_that_cannot_be_are_refused(settings):
     with pytest.raises(HarnessError, match="task 'online' has a wrong setting"):
         load(**settings)
+
+
+def test_a_line_of_others_tells_what_no_longer_holds():
+    online = task("online")
+    q = online.question_of({"prediction": "red", "gold": "blue", "old": ["red"]})
+    assert online.score("red", q) == {"acc": 0.0, "named": 0.0, "old": 1.0}
+    with pytest.raises(HarnessError, match="'old' is no list"):
+        online.question_of({"prediction": "red", "gold": "blue"})

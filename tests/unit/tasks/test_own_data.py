@@ -14,6 +14,7 @@ from harness.experiment import DataSpec, Experiment
 from harness.pipeline import Pipeline
 from harness.reporting import notes
 from harness.tasks import task
+from harness.tasks.own_data import chosen
 
 TASK = task("own_data")
 EXAMPLE = "config/examples/notes.jsonl"
@@ -210,3 +211,18 @@ def test_the_plan_writes_a_history_that_goes_on_once():
     size = plan.size(made, made.tasks[0])
     assert (size.histories, size.questions) == (5, 9)
     assert size.written < size.tokens
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices"), [("-5", ("5", "-5")), ("C++", ("C", "C++", "C#")), ("1.5", ("15", "1.5")), ("a", ("A", "a"))]
+)
+def test_a_choice_word_for_word_is_that_choice(answer, choices):
+    assert chosen(answer, choices) == answer
+
+
+def test_a_line_of_others_may_bring_its_choices():
+    own = task("own_data")
+    q = own.question_of({"prediction": "B", "gold": "the map", "choices": ["the tent", "the map"]})
+    assert own.score("B", q)["choice"] == 1.0
+    with pytest.raises(HarnessError, match="'choices' is no list of strings"):
+        own.question_of({"prediction": "B", "gold": "the map", "choices": "the map"})
