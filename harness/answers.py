@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness import scoring
+from harness.data.files import unrepeated
 from harness.episodes import widening
 from harness.errors import HarnessError, nearest
 from harness.tasks.base import Task, text_of
@@ -93,7 +96,7 @@ def _rows(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, dict[str, 
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             if not text.strip():
                 continue
-            row = json.loads(text, parse_constant=_refuse)
+            row = json.loads(text, object_pairs_hook=partial(unrepeated, where=where), parse_constant=_refuse)
         except UnicodeDecodeError as error:
             raise HarnessError(f"{where}: no UTF-8 (byte {error.start}); save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
@@ -116,5 +119,13 @@ def _one(scored: Task, row: dict[str, Any], names: list[str], where: str, raw: b
             raise HarnessError(f"the field 'id' is {type(name).__name__}, not str or int; give one of these or none")
     except HarnessError as error:
         raise HarnessError(f"{where}: {error}") from error
-    scores = scored.score(prediction if raw else scored.answer(prediction), question)
+    try:
+        scores = scored.score(prediction if raw else scored.answer(prediction), question)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, re.error) as error:
+        # Some rules are lm-eval's, which ask of their fields more than a type: a known relation, a pattern.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise HarnessError(
+            f"{where}: the rule of '{scored.name}' cannot be applied to its values ({reason}); compare the fields "
+            "beside 'prediction' with the benchmark's file"
+        ) from error
     return Scored({m: scores[m] for m in names}, question.category, name)

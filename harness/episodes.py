@@ -15,6 +15,9 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant"]
 Source = Literal["official", "rebuilt", "generated", "own"]
 
+CLEAN = "clean"
+"""The column that tells which gold answers no overlay names as wrong, and the category of their questions."""
+
 
 @dataclass(frozen=True)
 class Message:

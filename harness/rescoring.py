@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness import overlay as overlays
 from harness import records, statistics
+from harness.episodes import CLEAN
 from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.overlay import Overlay
@@ -42,8 +43,8 @@ def columns(metric: str, found: Sequence[float]) -> dict[str, list[float]]:
 def mark(answers: pd.DataFrame, overlay: Overlay | None) -> pd.DataFrame:
     """Answers with the column ``clean``: whether the overlay leaves their gold alone; without one, without it."""
     if overlay is None:
-        return answers.drop(columns=statistics.CLEAN, errors="ignore")
-    return answers.assign(**{statistics.CLEAN: ~answers["question_id"].isin(overlay.wrong)})
+        return answers.drop(columns=CLEAN, errors="ignore")
+    return answers.assign(**{CLEAN: ~answers["question_id"].isin(overlay.wrong)})
 
 
 def follow(record: records.Record, scored: Task, folder: Path, overlay: Overlay | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from harness.episodes import widening
+from harness.episodes import CLEAN, widening
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ EXACT_CLUSTERS = 20
 DRAWS = 10_000
 QUESTION = ["history_id", "question_id"]
 """The columns that name a question within a task."""
-CLEAN = "clean"
-"""The column that tells which gold answers no overlay names as wrong, and the category of their questions."""
 
 Verdict = Literal["reproduced", "compatible", "not reproduced", "inconclusive"]
 

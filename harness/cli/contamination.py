@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli._common import DEFAULT, RESULTS, Changes, Name, Results, app, load
+from harness.errors import HarnessError
 
 
 @app.command()
@@ -26,7 +27,11 @@ def contamination(
 
     experiment = load(name, changes)
     found = compared.report(experiment)
-    written = compared.write(found, out or results / experiment.name)
+    folder = out or results / experiment.name
+    try:
+        written = compared.write(found, folder)
+    except OSError as error:
+        raise HarnessError(f"{folder} cannot be written to ({error.strerror}); name another folder") from error
     typer.echo(compared.markdown(found))
     for path in written:
         typer.echo(path)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def read(path: Path) -> Any:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
             text = stream.read()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise HarnessError(f"{path} cannot be read ({error}); fetch it again") from error
     if ".csv" in path.suffixes[-2:]:
         return _table(text.removeprefix("\ufeff"), path)
@@ -188,8 +189,22 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # cut off, too deep, or a number of thousands of digits
         raise HarnessError(f"{where} is cut off or no JSON ({error}); fetch it again") from error
+
+
+def unrepeated(pairs: Sequence[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """A JSON object of these pairs, for ``object_pairs_hook``.
+
+    Raises:
+        HarnessError: a key is given twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise HarnessError(f"{where}: the key '{twice}' is given twice in one object; keep one")
+    return found
 
 
 def _sha256(path: Path) -> str:

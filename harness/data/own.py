@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from harness.data.files import TaskData
-from harness.episodes import Episode, History, Message, Question
+from harness.data.files import TaskData, unrepeated
+from harness.episodes import CLEAN, Episode, History, Message, Question, widening
 from harness.errors import HarnessError, nearest
 
 MAX_LINE = 16 * 2**20
@@ -35,10 +35,16 @@ def _said(value: Any) -> Any:
     return value
 
 
+def _free(category: str) -> str:
+    if CLEAN in widening(category):
+        raise ValueError(f"'{CLEAN}' is the category of all that an overlay leaves in; give it another name")
+    return category
+
+
 Text = Annotated[str, BeforeValidator(_said)]
 Name = Annotated[str, BeforeValidator(_said), BeforeValidator(_text), Field(max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Answer = Annotated[str, BeforeValidator(_said), BeforeValidator(_text)]
-Category = Annotated[str, Field(max_length=100, pattern=r"^[^/,\x00-\x1f]+(/[^/,\x00-\x1f]+)*$")]
+Category = Annotated[str, Field(max_length=100, pattern=r"^[^/,\x00-\x1f]+(/[^/,\x00-\x1f]+)*$"), AfterValidator(_free)]
 
 
 class _Row(BaseModel):
@@ -129,7 +135,7 @@ def load(path: Path, wording: Wording) -> TaskData:
         digest.update(line)
         if line.strip():
             where = f"{path} line {number}"
-            for episode in _episodes(_row(line, where), number, wording, where):
+            for episode in _episodes(_row(line, where), f"{path.stem}:{number}", wording, where):
                 _once(episode, number, lines, where)
                 episodes.append(episode)
     if not episodes:
@@ -169,7 +175,7 @@ def _row(line: bytes, where: str) -> EpisodeRow:
     except UnicodeDecodeError as error:
         raise HarnessError(f"{where} is not UTF-8 text (byte {error.start + 1}); save the file as UTF-8") from error
     try:
-        value = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, where), parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=lambda pairs: unrepeated(pairs, where), parse_constant=_no_number)
         if "\\u" in text:  # half of a character can be escaped, and nowhere be written
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -185,15 +191,6 @@ def _row(line: bytes, where: str) -> EpisodeRow:
         return EpisodeRow.model_validate(value)
     except ValidationError as error:
         raise HarnessError(f"{where}{_explained(error.errors()[0])}") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]], where: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise HarnessError(f"{where}: the key '{twice}' is given twice in one object; keep one")
-    return found
 
 
 def _no_number(name: str) -> NoReturn:
@@ -234,9 +231,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _episodes(row: EpisodeRow, number: int, wording: Wording, where: str) -> Iterator[Episode]:
-    """The history up to each message after which something is asked, in order; the whole of it keeps the name."""
-    name = row.id or str(number)
+def _episodes(row: EpisodeRow, unnamed: str, wording: Wording, where: str) -> Iterator[Episode]:
+    """The history up to each message after which something is asked, in order; the whole of it keeps the name.
+
+    Args:
+        unnamed: Name of a line that brings none; with the file in it, as two files may be held against each other.
+    """
+    name = row.id or unnamed
     messages = tuple(Message(m.content, m.role, m.time, m.id or str(n)) for n, m in enumerate(row.messages, 1))
     places = {str(m.id): n for n, m in enumerate(messages)}
     if len(places) < len(messages):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from harness import records, statistics
+from harness.episodes import CLEAN
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job
 from harness.records import Record
@@ -144,7 +145,7 @@ class Summary:
         for place, cells in self._cells.items():
             if place.task == task:
                 found |= set(statistics.categories(self._read(cells[0])))
-        return sorted(found, key=lambda name: (name == statistics.CLEAN, name))
+        return sorted(found, key=lambda name: (name == CLEAN, name))
 
     def estimate(self, place: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean score (0 to 1) of a place with its interval; None where it did not run or asks no such question."""

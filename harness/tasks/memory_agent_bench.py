@@ -125,13 +125,15 @@ def summary_f1(answer: str, golds: Iterable[str]) -> float:
 
 
 def option(answer: str, golds: Iterable[str]) -> bool:
-    """Whether the reply names the gold option: by its letter, or without one by its text.
+    """Whether the reply names the gold option: by its text, or by its letter.
+
+    The text comes first, for it may begin as a letter does: ``A. Crow`` under ``C``.
 
     The reply is the ``answer`` of a JSON object, else what follows ``Answer:``, else the first line.
     """
     given = _reply(answer)
     letter = _letter(given)
-    return any(letter == _letter(gold) if letter else exact(given, _worded(gold)) == 1.0 for gold in golds)
+    return any(_same(given, _worded(gold)) or (bool(letter) and letter == _letter(gold)) for gold in golds)
 
 
 def recall(answer: str, golds: Iterable[str]) -> float:
@@ -146,7 +148,7 @@ def _reply(answer: str) -> str:
     if 0 <= begin < end:
         try:
             return str(json.loads(answer[begin : end + 1])["answer"]).strip()
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass  # models write JSON that is none; the field can be found all the same
     found = re.search(r'"answer"\s*:\s*"((?:[^"\\]|\\.)*)"', answer)
     return found[1].strip() if found else parsed(answer)
@@ -159,6 +161,10 @@ def _letter(text: str) -> str:
 
 def _worded(option: str) -> str:
     return re.sub(r"^\(?[A-Za-z][.):,]\s*", "", option.strip())
+
+
+def _same(given: str, text: str) -> bool:
+    return bool(normalize(text)) and exact(given, text) == 1.0  # an option of a letter alone has no text
 
 
 _OFFICIAL: dict[Rule, Callable[[str, Iterable[str]], float]] = {

@@ -88,6 +88,7 @@ def test_a_file_goes_in_and_a_whole_file_comes_out(tmp_path):
 ROW = {"prediction": "kite", "gold": "kite", "category": "temporal"}
 WRONG = [
     ("{'a'", "line 2: no JSON"),
+    ('{"prediction": "x", "gold": "x", "gold": "y"}', "line 2: the key 'gold' is given twice in one object; keep one"),
     ("3", "line 2: int and no object"),
     ("[" * 100_000, "line 2: no JSON"),
     ('{"prediction": NaN}', "line 2: no JSON (NaN"),
@@ -187,3 +188,20 @@ def test_scoring_imports_no_model_library():
         "assert not {'torch', 'transformers', 'datasets', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], input=lines(ROW).encode(), check=True, capture_output=True)
+
+
+IFEVAL = [
+    ("keywords:frequency", {"keyword": "a", "frequency": 1, "relation": "about"}),
+    ("keywords:frequency", {"keyword": "(", "frequency": 1, "relation": "at least"}),
+    ("keywords:existence", {"keywords": [3]}),
+    ("language:response_language", {"language": "klingon"}),
+    ("detectable_content:postscript", {"postscript_marker": "("}),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), IFEVAL, ids=range(len(IFEVAL)))
+def test_values_that_a_rule_cannot_take_are_one_sentence(kind, arguments):
+    row = {"prediction": "a (b) c", "key": 1, "prompt": "Write.", "instruction_id_list": [kind], "kwargs": [arguments]}
+    result = call("ifeval", given=lines(row))
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "standard input, line 1: the rule of 'ifeval' cannot be applied to its values (" in result.stderr

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.contamination import Index, flat, hashes, ngrams, overlap, share
 from harness.data.files import TaskData
+from harness.data.own import Wording, load
 from harness.episodes import Episode, History, Message, Question
 from harness.tasks import task
 
@@ -52,6 +53,17 @@ def test_nothing_is_found_between_sets_that_share_nothing():
     assert [(r.words, r.texts, r.hit, r.worst) for r in found.question_runs] == [(13, 2, 0, {}), (8, 2, 0, {})]
     assert [(r.words, r.texts, r.hit, r.worst) for r in found.history_runs] == [(13, 2, 0, {}), (8, 2, 0, {})]
     assert found.share == 0
+
+
+def test_two_files_of_ones_own_without_names_share_nothing(tmp_path):
+    rows = [words("kite", 20), words("lamp", 20)]
+    for name, told in zip(("train", "notes"), rows, strict=True):
+        row = {"messages": [told], "questions": [{"question": f"What of {told}?", "answer": "x"}]}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    training, tests = (load(tmp_path / f"{name}.jsonl", Wording()) for name in ("train", "notes"))
+    own = task("own_data")
+    assert overlap(Index(own, training.episodes), "notes", own, tests, tests.episodes).share == 0
+    assert overlap(Index(own, tests.episodes), "notes", own, tests, tests.episodes).share == 1
 
 
 def test_generated_tasks_share_nothing_with_generated_training(tmp_path):
@@ -154,6 +166,10 @@ def test_the_files_hold_ids_and_counts_and_no_text_and_the_limit_ends_the_comman
     assert "harness: 50.00% of 'write_clear_read' is in the training episodes, more than 40%; leave out" in over.stderr
     assert CliRunner().invoke(app, [*command, "--fail-above", "0.5"]).exit_code == 0
     assert CliRunner().invoke(app, [*command, "--fail-above", "2"]).exit_code == 2
+    taken = str(tmp_path / "contamination.md")
+    refused = CliRunner().invoke(app, ["contamination", "embedded", "--out", taken])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == f"harness: {taken} cannot be written to (File exists); name another folder\n"
 
 
 def test_a_report_of_the_training_split_itself_finds_all_of_it():

@@ -61,6 +61,8 @@ LISTS = (
 """Values, telling and question of a list whose items are told one by one."""
 MOST_FACTS = 2 * len(LISTS)
 """Each speaker has one list of a kind."""
+MOST_ITEMS = min(len(pool) for pool, *_ in LISTS)
+"""No item of a list comes twice."""
 
 
 class Conversations(Knobs):
@@ -74,7 +76,9 @@ class Conversations(Knobs):
     updates: int = Field(
         0, ge=0, description="Newer values that each single-hop fact gets in later sessions; the newest counts."
     )
-    hops: int = Field(2, ge=1, description="Items of each multi-hop list, each told in a session of its own.")
+    hops: int = Field(
+        2, ge=1, le=MOST_ITEMS, description="Items of each multi-hop list, each told in a session of its own."
+    )
     dates: int = Field(
         1, ge=0, le=3, description="How events are dated: 0 today, 1 yesterday, 2 days or weeks ago, 3 last Friday."
     )

@@ -27,6 +27,22 @@ NAME = "memory_agent_bench, rebuilt"
 QUESTIONS = "memory_agent_bench/questions_answers.no_context.jsonl.gz"
 LABELS = "memory_agent_bench/icl_label_maps.json"
 
+FILES: dict[str, tuple[str, ...]] = {
+    "ruler_qa1": ("squad_v2/dev-v2.0.json", "squad_v2/dev-v2.0.16articles.json.gz"),
+    "ruler_qa2": ("hotpotqa/hotpot_dev_distractor_v1.json", "hotpotqa/hotpot_dev_distractor_v1.first100.json"),
+    "longmemeval_s": (
+        "longmemeval/longmemeval_oracle.json",
+        "longmemeval/longmemeval_oracle.evidence_turns_only.json.gz",
+    ),
+    "redial": ("redial/test.jsonl.gz", "redial/test.jsonl"),
+    "facts": ("mquake/MQuAKE-CF-3k-v2.json", "mquake/MQuAKE-CF-3k.json", "mquake/MQuAKE-hard.json.gz"),
+    "banking77": ("banking77/train.csv",),
+    "clinic150": ("clinc150/data_oos_plus.json.gz", "clinc150/data_oos_plus.json"),
+    "nlu": ("nlu/NLU-Data-Home-Domain-Annotated.cv11036.csv.gz",),
+    **dict.fromkeys(("trec_coarse", "trec_fine"), ("trec/train_5500.label",)),
+}
+"""The part of each sub-data set that is not MemoryAgentBench's: the first of these files that is there is read."""
+
 
 class Parts(BaseModel):
     """Which sub-data sets are put together again, and how large."""
@@ -57,11 +73,37 @@ def rows(sources: Sequence[Source], parts: Parts, root: Path, seed: int) -> Raw:
             f"no parts of {', '.join(lost)} are known, so that they cannot be rebuilt; leave them out of `rebuild` "
             f"(there are: {', '.join(makers)})"
         )
-    made = [row for source in sources for row in makers[source.short](source, parts, root, seed)]
+    made = [row for source in sources for row in _made(makers[source.short], source, parts, root, seed)]
     return Raw(made, "rebuilt", NAME, digest(made), "")
 
 
-def _makers() -> dict[str, Callable[[Source, Parts, Path, int], Iterable[Row]]]:
+Maker = Callable[[Source, Parts, Path, int], Iterable[Row]]
+
+
+def _made(maker: Maker, source: Source, parts: Parts, root: Path, seed: int) -> list[Row]:
+    """The rows of a source; files that are read, but are not of their schema, are named."""
+    try:
+        return list(maker(source, parts, root, seed))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise HarnessError(
+            f"{source.short} cannot be rebuilt from {' and '.join(_files(source, root))}, of which one is not of its "
+            f"schema ({reason}); fetch the files again or compare docs/data.md"
+        ) from error
+
+
+def _files(source: Source, root: Path) -> list[str]:
+    """Names of the files that a source is made of, as far as they are there."""
+    named = FILES["facts" if source.unit == "fact" else source.short]
+    found = [name for name in named if (root / name).is_file()][:1]
+    if source.short in LABELLED:
+        found += [QUESTIONS, LABELS]
+    elif source.short in ("longmemeval_s", "redial"):
+        found += [QUESTIONS]
+    return found
+
+
+def _makers() -> dict[str, Maker]:
     facts = [source.short for source in SOURCES.values() if source.unit == "fact"]
     return {
         "ruler_qa1": _squad,
@@ -161,19 +203,19 @@ def balanced(train: Sequence[tuple[str, str]], shots: int, seed: int) -> list[tu
 
 
 def _banking77(root: Path) -> list[tuple[str, str]]:
-    lines = csv.DictReader(io.StringIO(texts.plain(root, "banking77/train.csv")))
+    lines = csv.DictReader(io.StringIO(texts.plain(root, FILES["banking77"][0])))
     return [(line["text"], line["category"]) for line in lines]
 
 
 def _clinc150(root: Path) -> list[tuple[str, str]]:
-    data, name = part(root, "clinc150/data_oos_plus.json.gz", "clinc150/data_oos_plus.json")
+    data, name = part(root, *FILES["clinic150"])
     pairs = [*field(data, "train", list, name), *field(data, "oos_train", list, name)]
     return [(text, label) for text, label in pairs]
 
 
 def _trec(root: Path, fine: bool) -> list[tuple[str, str]]:
     # One byte of the file is no UTF-8; the data set has a space there.
-    lines = texts.plain(root, "trec/train_5500.label", "latin-1").replace("\xf0", " ").splitlines()
+    lines = texts.plain(root, FILES["trec_fine"][0], "latin-1").replace("\xf0", " ").splitlines()
     found = []
     for line in lines:
         label, _, text = line.partition(" ")
@@ -182,8 +224,7 @@ def _trec(root: Path, fine: bool) -> list[tuple[str, str]]:
 
 
 def _nlu(root: Path) -> list[tuple[str, str]]:
-    name = "nlu/NLU-Data-Home-Domain-Annotated.cv11036.csv.gz"
-    lines = csv.DictReader(io.StringIO(texts.plain(root, name)), delimiter=";")
+    lines = csv.DictReader(io.StringIO(texts.plain(root, FILES["nlu"][0])), delimiter=";")
     return [(texts.unmarked(line["answer_annotation"]), f"{line['scenario']}_{line['intent']}") for line in lines]
 
 
@@ -201,7 +242,7 @@ _TRAIN: dict[str, Callable[[Path], list[tuple[str, str]]]] = {
 
 def _squad(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]:
     """RULER's qa_1: the first hundred answerable questions of SQuAD 2.0 dev, and its paragraphs as documents."""
-    data, name = part(root, "squad_v2/dev-v2.0.json", "squad_v2/dev-v2.0.16articles.json.gz")
+    data, name = part(root, *FILES["ruler_qa1"])
     paragraphs = [p for article in field(data, "data", list, name) for p in article["paragraphs"]]
     asked = [
         (qa["question"].strip(), list(dict.fromkeys(a["text"] for a in qa["answers"])), [p["context"]])
@@ -214,11 +255,7 @@ def _squad(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]
 
 def _hotpotqa(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]:
     """RULER's qa_2: the first hundred questions of HotpotQA dev, and all paragraphs as documents."""
-    data, name = part(
-        root,
-        "hotpotqa/hotpot_dev_distractor_v1.json",
-        "hotpotqa/hotpot_dev_distractor_v1.first100.json",
-    )
+    data, name = part(root, *FILES["ruler_qa2"])
     every: list[str] = []
     asked: list[tuple[str, list[str], list[str]]] = []
     for n, row in enumerate(data):
@@ -257,9 +294,7 @@ def _document_row(
 
 
 def _longmemeval(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]:
-    data, name = part(
-        root, "longmemeval/longmemeval_oracle.json", "longmemeval/longmemeval_oracle.evidence_turns_only.json.gz"
-    )
+    data, name = part(root, *FILES["longmemeval_s"])
     known = {field(record, "question_id", str, f"{name}, row {n}"): record for n, record in enumerate(data)}
     for number, row in enumerate(official(root, source)):
         rng = random.Random(f"rebuilt/{source.short}/{number}/{seed}")
@@ -267,7 +302,7 @@ def _longmemeval(source: Source, parts: Parts, root: Path, seed: int) -> Iterato
 
 
 def _redial(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]:
-    turns, name = part(root, "redial/test.jsonl.gz", "redial/test.jsonl")
+    turns, name = part(root, *FILES["redial"])
     row = official(root, source)[0]
     rng = random.Random(f"rebuilt/{source.short}/{seed}")
     context, asked = texts.dialogues(row["questions"], turns, name, parts.pool, rng)
@@ -276,7 +311,7 @@ def _redial(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row
 
 def _facts(source: Source, parts: Parts, root: Path, seed: int) -> Iterator[Row]:
     """Edits of MQuAKE; single- and multi-hop rows of one size have one context."""
-    data, name = part(root, "mquake/MQuAKE-CF-3k-v2.json", "mquake/MQuAKE-CF-3k.json", "mquake/MQuAKE-hard.json.gz")
+    data, name = part(root, *FILES["facts"])
     size = source.short.rpartition("_")[2]
     context, single, chained = texts.facts(data, name, parts.told, random.Random(f"rebuilt/facts/{size}/{seed}"))
     asked = chained if "_mh_" in source.short else single

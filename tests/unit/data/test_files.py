@@ -16,6 +16,7 @@ from harness.experiment import DataSpec
 
 FILES = (DataFile("a/full.json"), DataFile("a/part.jsonl.gz", note="a part"))
 HUB = HubRows("some/data", "plain", "train", "0" * 40)
+DAMAGED = gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20
 
 
 def rows(seed: int) -> list[dict]:
@@ -51,6 +52,9 @@ def test_line_separators_inside_a_string_do_not_split_a_line(tmp_path):
         ("x.json.gz", gzip.compress(b"[1, 2, 3]" * 100, mtime=0)[:30], "cannot be read"),
         ("x.json.gz", b"[1]", "cannot be read"),
         ("x.json", b"\xff\xfe\x00", "cannot be read"),
+        ("x.json.gz", DAMAGED, "cannot be read"),
+        ("x.json", b"[" * 100_000, "cut off"),
+        ("x.jsonl", b"[1]\n" + b"9" * 5_000, "line 2 is cut off or no JSON"),
     ],
 )
 def test_a_torn_file_is_named(tmp_path, name, content, said):

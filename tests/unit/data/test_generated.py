@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from harness.data import hotpotqa, locomo, qasper
+from harness.data.generated import locomo as conversations
 from harness.data.generated import short
 from harness.episodes import Episode, Question, episodes_digest
 from harness.errors import HarnessError
@@ -175,6 +176,7 @@ def test_papers_have_the_sections_and_gaps_that_were_asked_for():
         ("locomo", {"facts": 3}, "the other knobs are of rows that 'sessions' sizes; give 'sessions' a number"),
         ("locomo", {"sessions": 2, "hops": 3}, "takes a session of its own; raise sessions"),
         ("locomo", {"sessions": 2, "updates": 2}, "takes a session of its own; raise sessions"),
+        ("locomo", {"sessions": 40, "hops": conversations.MOST_ITEMS + 1}, "wrong setting 'hops'"),
         ("locomo", {"sessions": 2, "dates": 4}, "wrong setting 'dates'"),
         ("hotpotqa", {"near": 2}, "give 'paragraphs' a number"),
         ("hotpotqa", {"paragraphs": 4, "hops": 3, "near": 2}, "raise paragraphs or lower them"),
@@ -187,6 +189,12 @@ def test_knobs_that_cannot_be_are_refused(name, knobs, said):
     one = task(name)
     with pytest.raises(HarnessError, match=said):
         one.load(DataSpec(source="generated"), one.splits[0], knobs, 4)
+
+
+def test_as_many_items_and_values_as_there_are_can_be_told():
+    items = conversations.MOST_ITEMS
+    found = graded("locomo", sessions=40, hops=items, updates=39, facts=10).episodes
+    assert {len(q.evidence) for e in found for q in e.questions if q.category == "multi_hop"} == {items}
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 
@@ -42,6 +43,12 @@ def test_rounds_have_each_label_once_and_few_exemplars_come_again_only_when_all_
 
 def test_marks_are_taken_off_an_utterance():
     assert rebuilt_texts.unmarked("wake me at [time : five am] [date : tomorrow]") == "wake me at five am tomorrow"
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    (tmp_path / "part.gz").write_bytes(gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20)
+    with pytest.raises(HarnessError, match=r"part\.gz cannot be read \(.*\); fetch it again"):
+        rebuilt_texts.plain(tmp_path, "part.gz")
 
 
 CASE = {
@@ -94,6 +101,36 @@ def test_what_cannot_be_rebuilt_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "fetch_all", lambda *_: [])
     with pytest.raises(HarnessError, match="`rebuild` needs the parts in a folder"):
         bench.load(DataSpec(source="official"), Sizes(rebuild=("ruler_qa1",)))
+
+
+OFFICIAL = {"row_index": 0, "questions": [3], "answers": [["0"]]}
+SCHEMAS = {
+    "ruler_qa1": '{"data": [{"paragraphs": [{"context": "x"}]}]}',
+    "ruler_qa2": '[{"context": [["one"]]}]',
+    "longmemeval_s": '[{"question_id": "q", "haystack_session_ids": ["s"], "haystack_dates": [], '
+    '"haystack_sessions": []}]',
+    "redial": '{"input": "x", "rec": [], "dialog_id": "d", "resp": "y"}',
+    "factconsolidation_sh_6k": '[{"requested_rewrite": [{}]}]',
+    "banking77": "a,b\n1,2\n",
+    "clinic150": '{"train": [["one"]], "oos_train": []}',
+    "nlu": "a;b\n1;2\n",
+    "trec_coarse": "",
+}
+
+
+@pytest.mark.parametrize("short", SCHEMAS)
+def test_a_part_of_another_schema_is_named_with_its_sub_data_set(tmp_path, short):
+    source = source_of(short)
+    name = rebuilt.FILES[short if short in rebuilt.FILES else "facts"][0]
+    official = json.dumps({**OFFICIAL, "metadata": {"source": source.name, "question_ids": ["q"]}})
+    files = {name: SCHEMAS[short], rebuilt.QUESTIONS: official, rebuilt.LABELS: f'{{"{short}": {{}}}}'}
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        data = text.encode()
+        (tmp_path / file).write_bytes(gzip.compress(data, mtime=0) if file.endswith(".gz") else data)
+    said = rf"^{short} cannot be rebuilt from {re.escape(name)}.* not of its schema \(.*\); fetch the files again"
+    with pytest.raises(HarnessError, match=said):
+        rows(tmp_path, short)
 
 
 def test_where_all_is_generated_nothing_is_rebuilt(monkeypatch):

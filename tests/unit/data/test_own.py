@@ -49,10 +49,10 @@ def test_what_is_left_out_has_a_plain_default(write):
     data = read(path)
     first, second = data.episodes
     assert (data.source, data.file, data.hash) == ("own", str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-    assert (first.id, first.root, first.history.system, first.continues) == ("1", "1", "", None)
+    assert (first.id, first.root, first.history.system, first.continues) == ("notes:1", "notes:1", "", None)
     assert first.history.messages == (Message("Rosa keeps bees.", id="1"),)
     (question,) = first.questions
-    assert (question.id, question.text, question.answers, question.category) == ("1/1", "Who?", ("Rosa",), "")
+    assert (question.id, question.text, question.answers, question.category) == ("notes:1/1", "Who?", ("Rosa",), "")
     assert (second.id, second.root, second.history.system) == ("two", "r", "Be brief.")
     assert {e.source for e in data.episodes} == {"own"}
 
@@ -63,7 +63,7 @@ def test_everything_that_may_be_said_is_kept(write):
     (episode,) = read(write({"messages": [said], "questions": [asked]})).episodes
     assert episode.history.messages == (Message("Hm.", "assistant", "2 March", "7"),)
     (question,) = episode.questions
-    assert (question.id, question.answers, question.category) == ("1/q", ("3", "2.5", "x"), "a/b")
+    assert (question.id, question.answers, question.category) == ("notes:1/q", ("3", "2.5", "x"), "a/b")
     assert question.evidence == ("7",)
 
 
@@ -107,12 +107,12 @@ def test_an_experiment_words_instruction_and_question(write):
 def test_a_byte_order_mark_and_windows_line_ends_are_read(write):
     line = json.dumps(GOOD).encode()
     path = write(b"\xef\xbb\xbf" + line + b"\r", line + b"\r", b"\r")
-    assert [e.id for e in read(path).episodes] == ["1", "2"]
+    assert [e.id for e in read(path).episodes] == ["notes:1", "notes:2"]
 
 
 def test_the_shortest_are_trained_on_first(write):
     data = read(write(row(messages=["Long, long."]), row(messages=["Short."]), row(messages=["Middling"])))
-    assert [e.id for e in own.shortest(data, 2).episodes] == ["2", "3"]
+    assert [e.id for e in own.shortest(data, 2).episodes] == ["notes:2", "notes:3"]
     assert own.shortest(data, 2).note == ""
     assert own.shortest(data, 9).note == "3 of the 9 episodes asked for, all there are"
 
@@ -150,6 +150,7 @@ MISTAKES = {
     "a role": (row(messages=[{"content": "x", "role": "system"}]), ", message 1, role: input should be 'user' or"),
     "a choice": (asking(choices=["a", "b"]), ", question 1: the answer 'x' is none of the choices; write it as"),
     "one choice": (asking(choices=["x"]), ", question 1, choices: it holds fewer than 2; mend it"),
+    "the overlay's category": (asking(category="clean/x"), ", question 1, category: 'clean' is the category of all"),
     "a category": (asking(category="a//b"), ", question 1, category: no line breaks or tabs are allowed here"),
     "evidence": (asking(evidence=["b"]), ", question 1: 'evidence' names the message 'b', which is not there; known"),
     "after": (asking(after=9), ", question 1: 'after' names the message '9', which is not there; known: 2, a, c"),
@@ -160,7 +161,7 @@ MISTAKES = {
     ),
     "two questions of a name": (
         row(questions=[{"id": n, "question": "?", "answer": "x"} for n in ("q", "q")]),
-        ": the name '3/q' is another question's; give one of them another id",
+        ": the name 'notes:3/q' is another question's; give one of them another id",
     ),
     "two episodes of a name": (row(id="first"), ": the name 'first' is another episode's of line 1; give one"),
     "an empty id": (row(id=""), ", id: it is empty; write its text or take it out"),

@@ -223,10 +223,25 @@ def test_the_release_is_lax_with_numbers_and_the_benchmark_is_not():
         ("{}", 0),
         ('{"reply": "C"}', 0),
         ("[1, 2]", 0),
+        ('{"answer": ' + "[" * 100_000 + "}", 0),
     ],
 )
 def test_an_option_is_told_by_its_letter_or_by_its_text(answer, right):
     assert TASK.score(answer, asked("detective_qa", "C. The Brandt couple"))["score"] == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("A. Crow", "C. A. Crow", 1),
+        ("C", "C. A. Crow", 1),
+        ("A. Gull", "C. A. Crow", 0),
+        ("A", "(B)", 0),
+        ("B", "(B)", 1),
+    ],
+)
+def test_the_text_of_an_option_may_begin_as_a_letter_does(answer, gold, right):
+    assert TASK.score(answer, asked("detective_qa", gold))["score"] == right
 
 
 def test_options_agree_with_a_second_derivation():
