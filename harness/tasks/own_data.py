@@ -25,14 +25,17 @@ from harness.tasks.base import Metric, Split, Task, TaskSettings
 class OwnFile(TaskSettings):
     """The file, and the words in which its questions are asked."""
 
-    file: str = Field(
-        min_length=1,
-        pattern=r"^[^\x00]+$",
-        description="File of JSON lines; a relative path starts where the command runs.",
-    )
+    file: str = Field(min_length=1, description="File of JSON lines; a relative path starts where the command runs.")
     system: str | None = Field(None, description="Instruction of the episodes that bring none.")
     question: str | None = Field(None, description="User message with {question} in it, the history in sight.")
     question_removed: str | None = Field(None, description="The same where only the memory is left.")
+
+    @field_validator("file")
+    @classmethod
+    def _nameable(cls, file: str) -> str:
+        if "\0" in file:
+            raise ValueError("no file has a NUL in its name; take it out")
+        return file
 
     @field_validator("question", "question_removed")
     @classmethod

@@ -96,7 +96,7 @@ def test_the_source_of_other_data_does_not_matter(source):
     [
         ({}, "'tasks.0.settings.file' is missing; add it"),
         ({"file": EXAMPLE, "fil": 1}, "unknown key 'fil'; did you mean 'file'"),
-        ({"file": "a\0b"}, "'tasks.0.settings.file'"),
+        ({"file": "a\0b"}, "tasks.0.settings.file: no file has a NUL in its name; take it out"),
         ({"file": EXAMPLE, "question": "?"}, "the question itself goes where {question} stands"),
     ],
 )
