@@ -22,12 +22,12 @@ from harness.episodes import Episode, cap_of, continued, digest, lineage
 from harness.errors import RETRIED, HarnessError
 from harness.experiment import Cell, Experiment, Job, TaskSpec
 from harness.gates import GateOutcome, require
+from harness.inputs import sources
 from harness.journal import Journal
 from harness.lm import STREAMED, EpisodeTask, MemoryLM, document
 from harness.memories import Memories
 from harness.method import MemoryMethod
 from harness.overlay import Overlay
-from harness.plan import sources
 from harness.progress import Progress
 from harness.tasks.base import Task, TaskData
 from harness.truncation import Views

@@ -16,7 +16,8 @@ from harness import cluster, config, efficiency_records
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
-from harness.plan import check_files, fingerprint, learns, lines, plan
+from harness.inputs import check_files, fingerprint
+from harness.plan import learns, lines, plan
 
 KEYS = ("experiment", "methods", "plugin", "set", "retrain")
 
@@ -103,7 +104,7 @@ class Pipeline:
         return Job(self.experiment.name, backbone, row, int(seed))
 
     def fingerprint(self, backbone: str, row: str, seed: str | int, step: str) -> str:
-        """As :func:`harness.plan.fingerprint`."""
+        """As :func:`harness.inputs.fingerprint`."""
         return fingerprint(self.experiment, self.job(backbone, row, seed), step)
 
     def forget(self) -> None:

@@ -28,7 +28,7 @@ def plan(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006 - t
 def validate(name: Name = DEFAULT, changes: Changes = []) -> None:  # noqa: B006
     """Check an experiment file; say nothing was wrong, or what, where and the mend."""
     from harness.experiment import cells, jobs, measurements
-    from harness.plan import check_files
+    from harness.inputs import check_files
 
     experiment = load(name, changes)
     check_files(experiment)

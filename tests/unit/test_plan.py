@@ -63,25 +63,6 @@ def test_more_steps_cost_more(smoke):
     assert seconds(tried) == pytest.approx(3 * seconds(smoke))
 
 
-def test_a_step_is_done_again_when_what_its_method_shares_changes(tmp_path):
-    for name, text in (("one.py", "a"), ("_shared.py", "b"), ("two.py", "c")):
-        (tmp_path / name).write_text(text)
-    before = planning._sources(tmp_path / "one.py")
-    (tmp_path / "two.py").write_text("changed")
-    assert planning._sources(tmp_path / "one.py") == before
-    (tmp_path / "_shared.py").write_text("changed")
-    assert planning._sources(tmp_path / "one.py") != before
-
-
-def test_all_of_a_package_is_watched(tmp_path):
-    for name in ("__init__.py", "_part.py", "helper.py"):
-        (tmp_path / name).write_text(name)
-    for file in ("__init__.py", "_part.py"):
-        before = planning._sources(tmp_path / file)
-        (tmp_path / "helper.py").write_text(f"changed {file}")
-        assert planning._sources(tmp_path / file) != before
-
-
 def test_sizes_of_backbones():
     assert planning.parameters(BackboneSpec(hub="Qwen/Qwen3-4B-Instruct-2507")) == 4e9
     assert 5e4 < planning.parameters(BackboneSpec(random="tiny-llama")) < 5e5
@@ -89,21 +70,6 @@ def test_sizes_of_backbones():
         planning.parameters(BackboneSpec(random="tiny"))
     with pytest.raises(HarnessError, match="is not installed"):
         planning.parameters(BackboneSpec(gguf="no-such-package"))
-
-
-def test_a_fit_follows_from_its_budget_and_not_from_the_questions(smoke):
-    job = next(j for j in jobs(smoke) if j.row == "lora")
-
-    def prints(*overrides):
-        changed = config.load("smoke", overrides)
-        return [planning.fingerprint(changed, job, step) for step in ("fit", "evaluate")]
-
-    fit, evaluation = prints()
-    assert prints("tasks.locomo.limit=2")[0] == fit
-    assert prints("tasks.locomo.limit=2")[1] != evaluation
-    assert prints("budget.steps=3")[0] != fit
-    assert prints("run.executor=inline") == [fit, evaluation]
-    assert prints("methods+=question_only") == [fit, evaluation]
 
 
 def test_the_last_line_is_the_total(smoke):
@@ -228,13 +194,3 @@ def test_measurements_are_planned_and_longer_ones_cost_more():
     longer = planning.plan(config.load("efficiency", ["efficiency.prompt_lengths=[512, 2048]"]))
     assert all(b.tokens > a.tokens and b.seconds > a.seconds for a, b in zip(estimates, longer, strict=True))
     assert next(planning.lines(config.load("efficiency"), estimates))[:2] == ["small_qwen3/frozen", "measure"]
-
-
-def test_an_overlay_that_is_edited_is_followed(tmp_path):
-    file = tmp_path / "wrong.yaml"
-    file.write_text("task: locomo\nsource: x\nwrong: [a-q1]\n")
-    experiment = config.load("smoke", [f"tasks.locomo.overlay={file}"])
-    job = jobs(experiment)[0]
-    before = planning.fingerprint(experiment, job, "evaluate")
-    file.write_text("task: locomo\nsource: x\nwrong: [a-q1, a-q2]\n")
-    assert planning.fingerprint(experiment, job, "evaluate") != before

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from harness import config, jobs, plan, records
+from harness import config, inputs, jobs, plan, records
 from harness.data.own import Asked
 from harness.errors import HarnessError
 from harness.experiment import DataSpec, Experiment
@@ -186,18 +186,18 @@ def test_one_block_runs_every_kind_of_method_and_trains_on_another_file(mine, tm
 def test_a_step_is_done_again_when_its_file_changes(mine):
     made = Experiment.model_validate(spec(mine))
     job = plan.jobs(made)[-1]
-    before = [plan.fingerprint(made, job, step) for step in ("fit", "evaluate")]
+    before = [inputs.fingerprint(made, job, step) for step in ("fit", "evaluate")]
     mine.write_text(mine.read_text().replace("Tomas", "Tilda"))
-    after = [plan.fingerprint(made, job, step) for step in ("fit", "evaluate")]
+    after = [inputs.fingerprint(made, job, step) for step in ("fit", "evaluate")]
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
 
 
 def test_what_is_asked_is_not_trained_on(mine):
-    plan.check_files(Experiment.model_validate(spec(mine)))
+    inputs.check_files(Experiment.model_validate(spec(mine)))
     with pytest.raises(HarnessError, match="would be trained on and asked; name another file under 'training'"):
-        plan.check_files(Experiment.model_validate(spec(mine, mine)))
+        inputs.check_files(Experiment.model_validate(spec(mine, mine)))
     untrained = {**spec(mine, mine), "rows": ["frozen"]}
-    plan.check_files(Experiment.model_validate(untrained))
+    inputs.check_files(Experiment.model_validate(untrained))
 
 
 def test_a_wrong_file_is_told_before_anything_runs(mine, tmp_path, monkeypatch):
