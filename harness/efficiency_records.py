@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import HarnessError
-from harness.records import Provenance, write_json
+from harness.records import Provenance, read, write_json
 
 SCHEMA_VERSION = 1
 FILE = "efficiency.json"
@@ -179,16 +179,7 @@ def load(path: Path) -> EfficiencyRecord:
     Raises:
         HarnessError: missing, torn, or of another schema.
     """
-    try:
-        record = EfficiencyRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise HarnessError(f"there is no record at {path}; run the pipeline, or `harness measure`, first") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise HarnessError(
-            f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again"
-        ) from error
+    record = read(EfficiencyRecord, path, "run the pipeline, or `harness measure`, first")
     if record.schema_version != SCHEMA_VERSION:
         raise HarnessError(
             f"{path} has schema {record.schema_version}, this version reads {SCHEMA_VERSION}; delete it and run again"

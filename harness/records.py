@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -214,10 +216,19 @@ def load(path: Path) -> Record:
     Raises:
         HarnessError: missing, torn, or of another schema.
     """
+    return read(Record, path, "run the pipeline first")
+
+
+def read(model: type[AnyRecord], path: Path, mend: str) -> AnyRecord:
+    """A record of any kind; ``mend`` is what to do where there is none.
+
+    Raises:
+        HarnessError: missing, torn, or of another schema.
+    """
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise HarnessError(f"there is no record at {path}; run the pipeline first") from error
+        raise HarnessError(f"there is no record at {path}; {mend}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
