@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -150,3 +151,10 @@ def test_verdict(means, deterministic, expected):
 def test_bad_scores_are_refused(values, clusters):
     with pytest.raises(HarnessError):
         statistics.mean(values, clusters)
+
+
+def test_a_wide_category_takes_in_its_narrow_ones_and_no_namesake():
+    questions = pd.DataFrame({"category": ["AR/ruler_qa1", "AR", "ARC", "TTL/AR", ""]})
+    assert [*statistics.within(questions, "AR").index] == [0, 1]
+    assert [*statistics.within(questions, "AR/ruler_qa1").index] == [0]
+    assert [*statistics.within(questions, "").index] == [0, 1, 2, 3, 4]
