@@ -177,6 +177,11 @@ def resolve(row: str, settings: dict | None = None) -> tuple[type[MemoryMethod],
         raise HarnessError(f"method '{row}' has a wrong setting '{where}'; {hint}") from error
 
 
+def find(row: str) -> type[MemoryMethod] | None:
+    """The class behind a method or preset; None where none of that name is here, as for records of others."""
+    return methods().get(row_names().get(row, ("", {}))[0])
+
+
 def source_file(name: str) -> Path:
     """The file that defines a method."""
     return Path(inspect.getfile(methods()[name]))

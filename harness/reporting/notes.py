@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from harness import statistics
 from harness.experiment import SOURCES, Experiment
 from harness.records import Record
-from harness.reporting.render import cell
-from harness.reporting.summary import Place, Summary, spread
+from harness.registry import find
+from harness.reporting import memory
+from harness.reporting.render import cell, interval, number
+from harness.reporting.summary import Summary, spread
 from harness.statistics import Estimate
 
 _QUOTED = re.compile(r"'[^']*'")
@@ -39,13 +43,16 @@ CONTROLS = {
 def notes(experiment: Experiment, summary: Summary) -> list[Note]:
     """Every note of the main table, in the order of reading."""
     return [
-        *(Note("Memory", text) for text in claims(summary)),
+        *_memory(experiment, summary),
         *(Note("Primary", text) for text in _primary(experiment, summary)),
+        *(Note("Families", text) for text in _families(experiment, summary)),
+        *(Note("Rivals", text) for text in _rivals(experiment)),
         Note("Reading", _reading(experiment)),
         *(Note("Backbone", text) for text in _backbones(experiment, summary)),
         *(Note("Data", text) for text in _data(experiment, summary)),
         *(Note("Asking", text) for text in _asking(experiment, summary)),
-        *([Note("Seeds", _seeds(summary)), Note("Code", _code(summary))] if summary.records else []),
+        *(Note("Seeds", text) for text in _seeds(experiment, summary)),
+        *([Note("Code", _code(summary))] if summary.records else []),
         *(Note("Fit", text) for text in _fits(summary)),
         *(Note("Gates", text) for text in _gates(summary)),
         *(Note("Not answered", text) for text in _unanswered(summary)),
@@ -53,67 +60,94 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
     ]
 
 
-def claims(summary: Summary) -> Iterator[str]:
-    """One sentence a row with a donor arm: where its gain is the memory's, and where that is not shown.
+MEMORY: dict[memory.Claim, str] = {
+    "memory": "shown, own ahead of another history's memory and of the mean one",
+    "ahead": "own ahead of another history's memory, and no mean to hold it against, which is no claim",
+    "not shown": "not shown",
+}
 
-    Memory is claimed only where the intervals of own - donor and of own - mean both lie above zero (RIGOR 2); where
-    the mean did not run, being ahead of the donor is said and no more.
-    """
-    rows: dict[tuple[str, str], list[Place]] = {}
-    for place in summary.places:
-        if place.arm == "donor":
-            rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
-    for (backbone, row), places in rows.items():
-        claimed: list[str] = []
-        ahead: list[str] = []
-        missing: list[str] = []
-        for place in places:
-            contrasts = {arm: summary.contrast(place, place._replace(arm=arm)) for arm in ("donor", "mean")}
-            ran = [contrast for contrast in contrasts.values() if contrast is not None]
-            holds = contrasts["donor"] is not None and all(contrast.above_zero for contrast in ran)
-            evidence = "; ".join(f"own − {arm} {_contrast(contrast)}" for arm, contrast in contrasts.items())
-            verdict = missing if not holds else claimed if len(ran) == len(contrasts) else ahead
-            verdict.append(f"{place.task}, {place.condition} ({evidence})")
-        parts = [f"memory is claimed on {' and on '.join(claimed)}"] if claimed else []
-        if ahead:
-            parts.append(
-                f"own is ahead of its donors on {' and on '.join(ahead)}, which is no claim before the mean runs"
-            )
-        if missing:
-            parts.append(f"memory is not claimed on {' nor on '.join(missing)}")
-        yield f"{row} on {backbone}: {'; '.join(parts)}."
+
+def _memory(experiment: Experiment, summary: Summary) -> Iterator[Note]:
+    """Where memory is shown and where not, by name; the numbers and sentences stand in a table of their own."""
+    found, several = memory.findings(summary), len(experiment.backbones) > 1
+    for claim, meaning in MEMORY.items():
+        if names := memory.told(found, claim, several):
+            yield Note("Memory", f"{meaning}: {names}.")
+    if names := memory.told(found, "untested", several):
+        yield Note("Untested", f"too few source documents, or no other history's memory to hold own against: {names}.")
 
 
 def _primary(experiment: Experiment, summary: Summary) -> Iterator[str]:
     """The one contrast that the experiment declared beforehand, tested for every row and corrected over them."""
+    tested = _tested(summary, experiment.primary, "removed")
+    if tested:
+        found = "; ".join(
+            f"{row} {cell(contrast, True)}, {_p(p)}{_missed(contrast)}" for row, contrast, p in _corrected(tested)
+        )
+        how = f"{_tests(tested)}, Holm over {len(tested)} in all"
+        yield f"own − donor on {experiment.primary}, removed: {found} ({how})."
+
+
+def _families(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """The other columns in which several rows are tested against their donors, each corrected within itself."""
+    for spec in experiment.tasks:
+        for condition in spec.conditions:
+            tested = _tested(summary, spec.name, condition)
+            if len(tested) > 1 and (spec.name, condition) != (experiment.primary, "removed"):
+                found = "; ".join(f"{row} {_p(p)}" for row, _, p in _corrected(tested))
+                yield f"own − donor on {spec.name}, {condition}: {found} ({_tests(tested)}, Holm over {len(tested)})."
+
+
+def _tested(summary: Summary, task: str, condition: str) -> dict[str, Estimate]:
+    """own - donor of every row in a column that has a test."""
     tested: dict[str, Estimate] = {}
     for place in summary.places:
-        if (place.task, place.condition, place.arm) == (experiment.primary, "removed", "donor"):
+        if (place.task, place.condition, place.arm) == (task, condition, "donor"):
             contrast = summary.contrast(place._replace(arm="own"), place)
             if contrast is not None and contrast.p is not None:
                 tested[f"{place.row} on {place.backbone}"] = contrast
-    if not tested:
-        return
+    return tested
+
+
+def _corrected(tested: dict[str, Estimate]) -> Iterator[tuple[str, Estimate, float]]:
+    """Each row, its contrast and its p by Holm."""
     ps = statistics.holm([contrast.p or 0.0 for contrast in tested.values()])
-    found = "; ".join(
-        f"{row} {cell(contrast, True)}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
-        for (row, contrast), p in zip(tested.items(), ps, strict=True)
-    )
+    return ((row, contrast, p) for (row, contrast), p in zip(tested.items(), ps, strict=True))
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _tests(tested: dict[str, Estimate]) -> str:
+    """``sign-flip, which over 10 clusters reaches no p below 0.002``; the rest only where clusters are few."""
     tests = " or ".join(sorted({contrast.test for contrast in tested.values()}))
-    yield f"own − donor on {experiment.primary}, removed: {found} ({tests}, Holm over {len(ps)} in all)."
+    fewest = min((c.clusters for c in tested.values() if c.test == "sign-flip"), default=statistics.EXACT_CLUSTERS)
+    least = statistics.smallest_p(fewest)
+    if least is None or fewest >= statistics.EXACT_CLUSTERS:
+        return tests
+    return f"{tests}, which over {fewest} clusters reaches no p below {least:.1g}"
 
 
-def _contrast(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "not run"
-    if estimate.low is None:
-        return f"{cell(estimate, True)}, {_clusters(estimate.clusters)}"
-    return cell(estimate, True)
+def _missed(contrast: Estimate) -> str:
+    """What a contrast whose interval holds zero could have found."""
+    detectable = getattr(contrast, "detectable", None)
+    if detectable is None or contrast.low is None or contrast.high is None or not contrast.low <= 0 <= contrast.high:
+        return ""
+    return f" (80% power finds {number(detectable)} points or more)"
 
 
-def _clusters(count: int) -> str:
-    text = "1 cluster" if count == 1 else f"{count:,} clusters"
-    return text if count >= statistics.FEWEST_CLUSTERS else f"{text}: conditional on these contexts, no test"
+def _rivals(experiment: Experiment) -> Iterator[str]:
+    """Whether a best rival was chosen beforehand: none is, so that none is held against the memories here."""
+    families = {row.row: cls.capabilities.family for row in experiment.rows if (cls := find(row.method))}
+    states = [row for row, family in families.items() if family == "online_state"]
+    rivals = [row for row, family in families.items() if family in ("textual", "parametric", "outside_channel")]
+    if states and rivals:
+        why = "the held-out questions chose learning rates alone" if experiment.training.dev else "none are held out"
+        yield (
+            f"no best rival of {', '.join(states)} was chosen on held-out questions ({why}), and none is chosen on the "
+            f"test's: no headline contrast is given. harness compare holds any one of {', '.join(rivals)} against them."
+        )
 
 
 def _reading(experiment: Experiment) -> str:
@@ -199,7 +233,10 @@ def _asking(experiment: Experiment, summary: Summary) -> Iterator[str]:
         decoding = next((d for c in configs if (d := c.get("generation_kwargs", {})).get("do_sample")), None)
         if decoding:
             told = f"temperature {decoding['temperature']}, top-p {decoding['top_p']}, top-k {decoding['top_k']}"
-            parts.append(f"answers are sampled ({told}), each from a seed of its own")
+            parts.append(
+                f"answers are sampled ({told}), each once from a seed of its own: what others would give is not told "
+                "apart from the questions"
+            )
         if parts:
             yield f"{spec.name}: {'; '.join(parts)}."
 
@@ -211,12 +248,20 @@ def _source(record: Record) -> str:
     return f"{data.get('source', 'unknown')} data" + (f" ({where})" if where else "")
 
 
-def _seeds(summary: Summary) -> str:
+def _seeds(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """Which seeds ran, and what they move the primary task by, apart from what the questions do."""
     seeds = sorted({r.seed for r in summary.records.values()})
     if len(seeds) == 1:
-        return f"{seeds[0]}, the only one: what another training seed would give is not in the intervals."
-    listed = ", ".join(map(str, seeds))
-    return f"{listed}, averaged by question for rows that are fitted; the intervals speak of questions, not of seeds."
+        yield f"{seeds[0]}, the only one: what another training seed would give is not in the intervals."
+    elif seeds:
+        listed = ", ".join(map(str, seeds))
+        yield f"{listed}, averaged by question for rows that are fitted; brackets speak of questions, SD here of seeds."
+        for place in summary.places:
+            values = summary.seed_values(place) if (place.task, place.arm) == (experiment.primary, "own") else []
+            if len(values) > 1:
+                told, sd = ", ".join(map(number, values)), number(float(np.std(values, ddof=1)))
+                where = f"{place.row} on {place.backbone}, {place.task}, {place.condition}"
+                yield f"{where}: {told}; SD {sd} points; over questions {interval(summary.estimate(place)) or 'none'}."
 
 
 def _code(summary: Summary) -> str:

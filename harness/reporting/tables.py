@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from harness.experiment import Experiment
 from harness.records import Record, atomic
-from harness.reporting import efficiency
+from harness.reporting import efficiency, memory
 from harness.reporting.notes import Note, notes
 from harness.reporting.render import render
 from harness.reporting.reported import Comparison, comparisons
@@ -117,6 +117,7 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, str]:
         "details": details(experiment, summary),
         "comparisons": [c for c in beside if not c.category],
         "notes": notes(experiment, summary),
+        "memory": memory.tested(summary),
     }
     jobs = costs_of(summary)
     beside_answers = [job for job in jobs if any(round(job[name], 1) for name in BESIDE)]
@@ -136,7 +137,7 @@ def _without_answers(experiment: Experiment) -> dict[str, str]:
     said = Note(
         "Answers", f"none are asked for. Speed and memory are measured of {rows}; they stand in efficiency.tex."
     )
-    main = {"experiment": experiment, "panels": [], "details": [], "comparisons": [], "notes": [said]}
+    main = {"experiment": experiment, "panels": [], "details": [], "comparisons": [], "notes": [said], "memory": []}
     return {"main.tex": render("main.tex", **main), "main.md": render("main.md", **main), "main.csv": _csv([])}
 
 
