@@ -119,6 +119,7 @@ def table(title: str, heads: list[str], rows: list[list[str]], numbers_from: int
             typer.echo("\t".join(row))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title)
@@ -126,5 +127,5 @@ def table(title: str, heads: list[str], rows: list[list[str]], numbers_from: int
         right = numbers_from is not None and place >= numbers_from
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)

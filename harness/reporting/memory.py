@@ -117,7 +117,7 @@ def suited(summary: Summary, backbone: str, row: str, task: str) -> list[str]:
     cls = find(method_of(summary, row))
     if cls is None or cls.capabilities.fits is None:
         return ran
-    arms, fits = dict[str, tuple[str, ...]](cls.capabilities.arms), cls.capabilities.fits
+    arms, fits = {str(c): offered for c, offered in cls.capabilities.arms.items()}, cls.capabilities.fits
     return [c for c in ran if c == fits or len(arms.get(c, ())) > 1] or ran
 
 

@@ -232,6 +232,10 @@ class Summary:
         adjusted = statistics.holm([p for _, p in found.values()])
         return {place: (c, p) for (place, (c, _)), p in zip(found.items(), adjusted, strict=True)}
 
+    def by_question(self, place: Place, metric: str = "", category: str = "") -> pd.DataFrame | None:
+        """Columns ``score``, ``root``, ``category``, a row a question; None where ``estimate`` is None."""
+        return self._scores(place, metric, category)
+
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
         seeds = [self._picked(self._read(cell), cell, metric, category) for cell in self._cells.get(place, ())]
