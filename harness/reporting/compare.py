@@ -7,11 +7,11 @@ held against each other only where both backbones are named. Nothing is averaged
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-import pandas as pd
+import numpy as np
 
 from harness import statistics
 from harness.errors import HarnessError, nearest
@@ -19,7 +19,7 @@ from harness.experiment import Experiment
 from harness.method import Condition
 from harness.reporting.memory import suited
 from harness.reporting.render import cell, number, size
-from harness.reporting.summary import Place, Summary
+from harness.reporting.summary import Place, Summary, place_of, samples
 from harness.statistics import Estimate
 
 Finding = Literal["better", "worse", "not told apart", "too few clusters"]
@@ -223,25 +223,25 @@ def _contest(summary: Summary, a: Asked, b: Asked, task: str, metric: str, categ
     ):
         if name and name not in known:
             raise _ApartError(f"there is no {kind} '{name}' ({nearest(name, known).rstrip('?')})")
-    first, second = summary.by_question(left, metric, category), summary.by_question(right, metric, category)
-    difference = summary.contrast(left, right, metric, category)
-    if first is None or second is None or difference is None:
+    difference, both = summary.contrast(left, right, metric, category), summary.pairs(left, right, metric, category)
+    if difference is None or both is None:
         raise _ApartError(f"{left.row} and {right.row} have no question in common")
-    both = first.join(second["score"], how="inner", rsuffix="_right")
-    gaps = both["score"] - both["score_right"]
+    ours, theirs, roots, weights = both
+    gaps = np.asarray(ours) - np.asarray(theirs)
     wins, losses = int((gaps > 1e-12).sum()), int((gaps < -1e-12).sum())
+    asked = [scores.n for place in (left, right) if (scores := summary.estimate(place, metric, category))]
     return Contest(
-        _side(summary, left, both, "score"),
-        _side(summary, right, both, "score_right"),
+        Side(left, statistics.mean(ours, roots, weights), _spent_by(summary, left)),
+        Side(right, statistics.mean(theirs, roots, weights), _spent_by(summary, right)),
         metric or summary.primary_metric(task),
         category,
         metric in ("", summary.primary_metric(task)) and not category,
         difference,
         _ratio(summary, left, right, metric, category),
         wins,
-        len(both) - wins - losses,
+        len(gaps) - wins - losses,
         losses,
-        len(first) + len(second) - 2 * len(both),
+        sum(asked) - 2 * len(gaps),
     )
 
 
@@ -267,42 +267,35 @@ def _conditions(summary: Summary, asked: Asked, task: str) -> list[str]:
     raise _ApartError(f"{asked.row} did not run{under}")
 
 
-def _side(summary: Summary, place: Place, both: pd.DataFrame, column: str) -> Side:
-    score = statistics.mean(both[column], both["root"], both.get("weight"))
+def _spent_by(summary: Summary, place: Place) -> Spent:
     records = summary.records_of(place)
 
-    def average(values: Iterator[float]) -> float:
+    def average(values: Iterable[float]) -> float:
         return sum(values) / len(records)
 
-    return Side(
-        place,
-        score,
-        Spent(
-            write_seconds=_write_seconds(summary, place),
-            state_bytes=average(r.costs.state_bytes for r in records),
-            prompt_tokens=average(r.costs.tokens_in / r.questions for r in records),
-            seconds=average(
-                (r.costs.read_seconds + r.costs.prefill_seconds + r.costs.decode_seconds) / r.questions for r in records
-            ),
-            trainable_parameters=max(r.costs.trainable_parameters for r in records),
-            device=" and ".join(sorted({r.provenance.device for r in records})),
+    return Spent(
+        write_seconds=_write_seconds(summary, place),
+        state_bytes=average(r.costs.state_bytes for r in records),
+        prompt_tokens=average(r.costs.tokens_in / r.questions for r in records),
+        seconds=average(
+            (r.costs.read_seconds + r.costs.prefill_seconds + r.costs.decode_seconds) / r.questions for r in records
         ),
+        trainable_parameters=max(r.costs.trainable_parameters for r in records),
+        device=" and ".join(sorted({r.provenance.device for r in records})),
     )
 
 
 def _write_seconds(summary: Summary, place: Place) -> float:
     """Seconds a history. The cells of a task share what is written; the first that needs it is charged."""
-    questions, seeds = summary.by_question(place), len(summary.records_of(place))
-    if questions is None or not any(r.costs.state_bytes for r in summary.records_of(place)):
+    seeds = [cell for cell in summary.records if place_of(cell) == place]
+    if not any(summary.records[cell].costs.state_bytes for cell in seeds):
         return 0.0
     wrote = sum(
         record.costs.write_seconds
         for cell, record in summary.records.items()
-        if (cell.job.backbone, cell.job.row, cell.task) == place[:3]
-        and cell.arm in ("own", "donor", "mean")
-        and record.costs.state_bytes
+        if place_of(cell)[:3] == place[:3] and cell.arm in ("own", "donor", "mean") and record.costs.state_bytes
     )
-    return wrote / seeds / questions.index.get_level_values("history_id").nunique()
+    return wrote / sum(samples(summary.results, cell)["history_id"].nunique() for cell in seeds)
 
 
 def _ratio(summary: Summary, left: Place, right: Place, metric: str, category: str) -> Estimate | None:
@@ -341,7 +334,8 @@ def _spent(left: Side, right: Side) -> str:
     if kept[0] == kept[1] and read[0] == read[1]:
         return f"both kept {kept[0]} of a history and read {read[0]} prompt tokens a question"
     who = left.place.row if left.place.row != right.place.row else "the first"
-    return f"{who} kept {kept[0]} of a history against {kept[1]} and read {read[0]} prompt tokens a question against {read[1]}"
+    keeps = f"kept {kept[0]} of a history against {kept[1]}"
+    return f"{who} {keeps} and read {read[0]} prompt tokens a question against {read[1]}"
 
 
 def _plain_side(side: Side) -> dict[str, Any]:

@@ -207,7 +207,7 @@ class Summary:
     @remembered
     def contrast(self, left: Place, right: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean of ``left - right`` over the questions of both, paired; None where either did not run."""
-        both = self._both(left, right, metric, category)
+        both = self.pairs(left, right, metric, category)
         if both is None:
             return None
         left_values, right_values, roots, weights = both
@@ -216,7 +216,7 @@ class Summary:
     @remembered
     def ratio(self, left: Place, right: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean of ``left`` over mean of ``right``, the questions of both; None also where ``right`` scores nothing."""
-        both = self._both(left, right, metric, category)
+        both = self.pairs(left, right, metric, category)
         return None if both is None or not both[1].any() else statistics.ratio(*both)
 
     def family(
@@ -231,10 +231,6 @@ class Summary:
         found = {p: (c, c.p) for p, c in tested.items() if c is not None and c.p is not None}
         adjusted = statistics.holm([p for _, p in found.values()])
         return {place: (c, p) for (place, (c, _)), p in zip(found.items(), adjusted, strict=True)}
-
-    def by_question(self, place: Place, metric: str = "", category: str = "") -> pd.DataFrame | None:
-        """Columns ``score``, ``root``, ``category``, a row a question; None where ``estimate`` is None."""
-        return self._scores(place, metric, category)
 
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
@@ -271,7 +267,7 @@ class Summary:
         cells = self._cells.get(place)
         return self._picked(self._averaged(place), cells[0], metric, category) if cells else None
 
-    def _both(self, left: Place, right: Place, metric: str, category: str) -> tuple | None:
+    def pairs(self, left: Place, right: Place, metric: str = "", category: str = "") -> tuple | None:
         """Scores of either, clusters and weights of the questions that both were asked."""
         first, second = self._scores(left, metric, category), self._scores(right, metric, category)
         if first is None or second is None:
