@@ -237,7 +237,7 @@ def _contest(summary: Summary, a: Asked, b: Asked, task: str, metric: str, categ
         category,
         metric in ("", summary.primary_metric(task)) and not category,
         difference,
-        _ratio(summary, left, right, metric, category),
+        summary.ratio(left, right, metric, category),
         wins,
         len(gaps) - wins - losses,
         losses,
@@ -298,11 +298,6 @@ def _write_seconds(summary: Summary, place: Place) -> float:
     return wrote / sum(samples(summary.results, cell)["history_id"].nunique() for cell in seeds)
 
 
-def _ratio(summary: Summary, left: Place, right: Place, metric: str, category: str) -> Estimate | None:
-    found = getattr(summary, "ratio", None)
-    return None if found is None else found(left, right, metric, category)
-
-
 def _text(contest: Contest) -> str:
     """One plain sentence: who scores more on what, how surely, and what each keeps and reads for it."""
     left, right, difference = contest.left, contest.right, contest.difference
@@ -319,8 +314,8 @@ def _text(contest: Contest) -> str:
         said = f"{a} scores {scores} {b} {over} of {documents}, too few for an interval or a claim"
     elif contest.finding == "not told apart":
         said = f"{a} and {b} are not told apart: they differ by {cell(difference, True)} points {over}"
-        if (detectable := getattr(difference, "detectable", None)) is not None:
-            said += f", where 80% power finds {number(detectable)} or more"
+        if difference.detectable is not None:
+            said += f", where 80% power finds {number(difference.detectable)} or more"
     else:
         ends = cell(difference, True).split(" ", 1)[1]
         said = f"{a} scores {points} points {more} than {b}, {ends}, {over}"

@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from harness import statistics
 from harness.experiment import SOURCES, Experiment
 from harness.records import Record
 from harness.registry import find
 from harness.reporting import memory
-from harness.reporting.render import cell, interval, number
-from harness.reporting.summary import Summary, spread
+from harness.reporting.render import cell, number
+from harness.reporting.summary import Place, Summary, spread
 from harness.statistics import Estimate
 
 _QUOTED = re.compile(r"'[^']*'")
@@ -79,12 +77,13 @@ def _memory(experiment: Experiment, summary: Summary) -> Iterator[Note]:
 
 def _primary(experiment: Experiment, summary: Summary) -> Iterator[str]:
     """The one contrast that the experiment declared beforehand, tested for every row and corrected over them."""
-    tested = _tested(summary, experiment.primary, "removed")
-    if tested:
+    family = summary.family(experiment.primary, "removed")
+    if family:
         found = "; ".join(
-            f"{row} {cell(contrast, True)}, {_p(p)}{_missed(contrast)}" for row, contrast, p in _corrected(tested)
+            f"{place.row} on {place.backbone} {cell(contrast, True)}, {_p(p)}{_missed(contrast)}"
+            for place, (contrast, p) in family.items()
         )
-        how = f"{_tests(tested)}, Holm over {len(tested)} in all"
+        how = f"{_tests(family)}, Holm over {len(family)} in all"
         yield f"own − donor on {experiment.primary}, removed: {found} ({how})."
 
 
@@ -92,37 +91,21 @@ def _families(experiment: Experiment, summary: Summary) -> Iterator[str]:
     """The other columns in which several rows are tested against their donors, each corrected within itself."""
     for spec in experiment.tasks:
         for condition in spec.conditions:
-            tested = _tested(summary, spec.name, condition)
-            if len(tested) > 1 and (spec.name, condition) != (experiment.primary, "removed"):
-                found = "; ".join(f"{row} {_p(p)}" for row, _, p in _corrected(tested))
-                yield f"own − donor on {spec.name}, {condition}: {found} ({_tests(tested)}, Holm over {len(tested)})."
-
-
-def _tested(summary: Summary, task: str, condition: str) -> dict[str, Estimate]:
-    """own - donor of every row in a column that has a test."""
-    tested: dict[str, Estimate] = {}
-    for place in summary.places:
-        if (place.task, place.condition, place.arm) == (task, condition, "donor"):
-            contrast = summary.contrast(place._replace(arm="own"), place)
-            if contrast is not None and contrast.p is not None:
-                tested[f"{place.row} on {place.backbone}"] = contrast
-    return tested
-
-
-def _corrected(tested: dict[str, Estimate]) -> Iterator[tuple[str, Estimate, float]]:
-    """Each row, its contrast and its p by Holm."""
-    ps = statistics.holm([contrast.p or 0.0 for contrast in tested.values()])
-    return ((row, contrast, p) for (row, contrast), p in zip(tested.items(), ps, strict=True))
+            family = summary.family(spec.name, condition)
+            if len(family) > 1 and (spec.name, condition) != (experiment.primary, "removed"):
+                found = "; ".join(f"{place.row} on {place.backbone} {_p(p)}" for place, (_, p) in family.items())
+                yield f"own − donor on {spec.name}, {condition}: {found} ({_tests(family)}, Holm over {len(family)})."
 
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _tests(tested: dict[str, Estimate]) -> str:
+def _tests(family: dict[Place, tuple[Estimate, float]]) -> str:
     """``sign-flip, which over 10 clusters reaches no p below 0.002``; the rest only where clusters are few."""
-    tests = " or ".join(sorted({contrast.test for contrast in tested.values()}))
-    fewest = min((c.clusters for c in tested.values() if c.test == "sign-flip"), default=statistics.EXACT_CLUSTERS)
+    tested = [contrast for contrast, _ in family.values()]
+    tests = " or ".join(sorted({contrast.test for contrast in tested}))
+    fewest = min((c.clusters for c in tested if c.test == "sign-flip"), default=statistics.EXACT_CLUSTERS)
     least = statistics.smallest_p(fewest)
     if least is None or fewest >= statistics.EXACT_CLUSTERS:
         return tests
@@ -131,8 +114,8 @@ def _tests(tested: dict[str, Estimate]) -> str:
 
 def _missed(contrast: Estimate) -> str:
     """What a contrast whose interval holds zero could have found."""
-    detectable = getattr(contrast, "detectable", None)
-    if detectable is None or contrast.low is None or contrast.high is None or not contrast.low <= 0 <= contrast.high:
+    low, high, detectable = contrast.low, contrast.high, contrast.detectable
+    if low is None or high is None or detectable is None or not low <= 0 <= high:
         return ""
     return f" (80% power finds {number(detectable)} points or more)"
 
@@ -255,13 +238,21 @@ def _seeds(experiment: Experiment, summary: Summary) -> Iterator[str]:
         yield f"{seeds[0]}, the only one: what another training seed would give is not in the intervals."
     elif seeds:
         listed = ", ".join(map(str, seeds))
-        yield f"{listed}, averaged by question for rows that are fitted; brackets speak of questions, SD here of seeds."
+        yield f"{listed}, averaged by question for rows that are fitted; intervals speak of questions, not of seeds."
         for place in summary.places:
             values = summary.seed_values(place) if (place.task, place.arm) == (experiment.primary, "own") else []
-            if len(values) > 1:
-                told, sd = ", ".join(map(number, values)), number(float(np.std(values, ddof=1)))
+            layers = summary.components(place) if len(values) > 1 else None
+            if layers is not None and layers.seed_sd is not None:
+                apart = [
+                    f"SD of seeds {number(layers.seed_sd)}",
+                    f"standard error over questions {number(layers.question_se)}",
+                ]
+                if layers.draw_sd is not None:
+                    apart.insert(1, f"SD of one draw a question {number(layers.draw_sd)}")
+                if layers.low is not None and layers.high is not None:
+                    apart.append(f"with all of them [{number(layers.low)}, {number(layers.high)}]")
                 where = f"{place.row} on {place.backbone}, {place.task}, {place.condition}"
-                yield f"{where}: {told}; SD {sd} points; over questions {interval(summary.estimate(place)) or 'none'}."
+                yield f"{where}: {', '.join(map(number, values))}; {', '.join(apart)}."
 
 
 def _code(summary: Summary) -> str:

@@ -62,7 +62,8 @@ def test_the_difference_is_paired_by_question(ran):
     assert contest.text.startswith(
         "On locomo delta_mem_tsw (removed) and bm25_rag (own_text) are not told apart: they "
     )
-    assert "differ by +13.3 [−5.4, +32.0] points over 60 questions" in contest.text
+    assert "differ by +13.3 [−5.4, +32.0] points over 60 questions, where 80% power finds 26.6 or more" in contest.text
+    assert contest.ratio.value == pytest.approx(30 / 22)
 
 
 def test_costs_are_those_of_the_records(ran):
@@ -144,7 +145,7 @@ def test_only_questions_of_both_count(ran, tmp_path):
     cell = next(c for c in summary.records if c.job.row == "bm25_rag")
     answers = pd.read_parquet(tmp_path / cell.path / "samples.parquet").iloc[20:]
     record = records.load(tmp_path / cell.path / "record.json")
-    record.scores["f1"].value = 22 / 40
+    record.scores["f1"] = record.scores["f1"].model_copy(update={"value": 22 / 40, "n": 40})
     record.questions = 40
     records.save(record, answers, tmp_path / cell.path)
     (contest,), _ = compare(Summary(summary.experiment, tmp_path), "delta_mem_tsw", "bm25_rag")

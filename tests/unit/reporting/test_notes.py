@@ -1,11 +1,13 @@
 """What stands under the table beside the arms: families, null results, seeds, rivals."""
 
+import re
+
 import pytest
 
 from harness import records
 from harness.experiment import Cell, Job
 from harness.reporting import notes
-from harness.reporting.summary import Summary
+from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
 
 
@@ -26,22 +28,19 @@ def test_every_other_column_is_a_family_of_its_own(embedded):
 def test_holm_doubles_the_smaller_of_two(embedded):
     chosen, results = embedded
     summary = Summary(chosen, results)
-    tested = notes._tested(summary, "locomo", "removed")
-    ps = {row: contrast.p for row, contrast in tested.items()}
-    corrected = {row: p for row, _, p in notes._corrected(tested)}
-    first, second = sorted(ps, key=ps.get)
-    assert corrected[first] == pytest.approx(min(1, 2 * ps[first]))
-    assert corrected[second] == pytest.approx(max(ps[second], 2 * ps[first]))
+    own = [Place("smollm2", row, "locomo", "removed") for row in ("delta_mem_tsw", "delta_mem_ssw")]
+    ps = [summary.contrast(place, place._replace(arm="donor")).p for place in own]
+    corrected = [min(1.0, 2 * p) if p == min(ps) else max(p, 2 * min(ps)) for p in ps]
+    said = next(text for text in told(chosen, summary, "Families") if "locomo" in text)
+    assert [float(p) for p in re.findall(r"p = ([\d.]+\d)", said)] == pytest.approx(corrected, abs=5e-4)
 
 
 def test_a_null_says_what_it_could_have_found():
-    class Powered(Estimate):
-        detectable = 0.123
-
-    null, found = Powered(0.01, -0.1, 0.1, 60, 60), Powered(0.2, 0.1, 0.3, 60, 60)
+    null = Estimate(0.01, -0.1, 0.1, 60, 60, detectable=0.123)
+    found = Estimate(0.2, 0.1, 0.3, 60, 60, detectable=0.123)
     assert notes._missed(null) == " (80% power finds 12.3 points or more)"
     assert notes._missed(found) == ""
-    assert notes._missed(Powered(0.01, None, None, 60, 5)) == ""
+    assert notes._missed(Estimate(0.01, None, None, 60, 5)) == ""
 
 
 def test_seeds_are_told_apart_from_questions(invented, tmp_path):
@@ -61,7 +60,8 @@ def test_seeds_are_told_apart_from_questions(invented, tmp_path):
     first, second = told(chosen, Summary(chosen, tmp_path), "Seeds")
     assert first.startswith("1, 2, 3, averaged by question")
     where = "delta_mem_tsw on smollm2, write_clear_read, removed"
-    assert second.startswith(f"{where}: 50.0, 60.0, 70.0; SD 10.0 points; over questions [")
+    assert second.startswith(f"{where}: 50.0, 60.0, 70.0; SD of seeds 10.0, standard error over questions ")
+    assert second.endswith("].")
 
 
 def test_no_rival_is_said_to_be_chosen_where_none_was(embedded, invented):
