@@ -3,13 +3,14 @@
 A file a group of commands, each of which joins the one app when it is imported.
 """
 
-from harness.cli import adapters, contamination, evaluate, experiments, lists, measurements, reports, score
+from harness.cli import adapters, audit, contamination, evaluate, experiments, lists, measurements, reports, score
 from harness.cli._common import PLUGINS, app
 
 __all__ = [
     "PLUGINS",
     "adapters",
     "app",
+    "audit",
     "contamination",
     "evaluate",
     "experiments",
