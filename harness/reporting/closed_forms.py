@@ -34,9 +34,7 @@ class Shape(NamedTuple):
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """Input and output width of the seven linear maps of a layer."""
-        attention = {
-            name: (self.query if name == "o" else self.hidden, width) for name, width in self.heads.items()
-        }
+        attention = {name: (self.query if name == "o" else self.hidden, width) for name, width in self.heads.items()}
         return attention | {
             "gate": (self.hidden, self.inner),
             "up": (self.hidden, self.inner),

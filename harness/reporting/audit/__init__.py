@@ -12,10 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.reporting.aggregates import FOLDER, FROZEN, OVERALL, Aggregate, Paper, Score
+from harness.reporting.aggregates import FOLDER, FROZEN, OF_OVERALL, OVERALL, SHARE, Aggregate, Paper, Score
 from harness.reporting.audit.checks import CHECKS, SLIP
 from harness.reporting.audit.facts import (
-    CLOSED, DISAGREE, FALSE, FOLLOWS, HOLDS, MEANING, ONE, OPEN, PART, UNTESTED, VARIANTS, WRONG, facts, listed, short,
+    CLOSED,
+    DISAGREE,
+    FALSE,
+    FOLLOWS,
+    HOLDS,
+    MEANING,
+    ONE,
+    OPEN,
+    PART,
+    UNTESTED,
+    VARIANTS,
+    WRONG,
+    Fact,
+    facts,
+    listed,
+    short,
 )  # fmt: skip
 from harness.reporting.render import cell, render
 
@@ -63,7 +78,12 @@ class Slip:
     """Printed numbers that do not recompute, for one reason."""
 
     text: str
-    misses: tuple[Aggregate, ...]
+    claims: tuple[str, ...] = ()
+    """The claims that it bears on, by id."""
+
+    def __str__(self) -> str:
+        bears = f"bears on {listed(list(self.claims))}" if self.claims else "bears on no claim"
+        return f"{self.text}; {bears}."
 
 
 def claims(folder: Path = FOLDER) -> list[Claim]:
@@ -89,40 +109,51 @@ def claims(folder: Path = FOLDER) -> list[Claim]:
             f"{fact.printed.replace(' -> ', ' → ').replace('x', ' × ')}{UNITS.get(fact.unit, '')}",
             finding.recomputed.replace("8x8", "8 × 8"),
             finding.verdict,
-            finding.sentence
-            + (f" {listed(followers[fact.id])} follow from it." if fact.id in followers else ""),
+            finding.sentence + (f" {listed(followers[fact.id])} follow from it." if fact.id in followers else ""),
         )
         for fact, finding in found
     ]
 
 
-def slips(paper: Paper) -> list[Slip]:
-    """What does not recompute in the paper's tables and figures, each cause once."""
+def slips(folder: Path = FOLDER) -> list[Slip]:
+    """What does not recompute in the paper's tables and figures, each cause once; those that bear on most first."""
+    paper, known = Paper(folder), list(facts(folder))
     groups: dict[tuple[object, ...], list[Aggregate]] = {}
     for miss in paper.misses:
         where = (miss.row.backbone, miss.score) if miss.is_plain else (miss.row.backbone, miss.row.method, miss.score)
         groups.setdefault(where, []).append(miss)
-    return [Slip(_cause(paper, misses), tuple(misses)) for misses in groups.values()]
+    found = [Slip(_cause(misses), tuple(f.id for f in known if _bears(misses, f))) for misses in groups.values()]
+    return sorted(found, key=lambda slip: -len(slip.claims))
 
 
-def _cause(paper: Paper, misses: list[Aggregate]) -> str:
+def _bears(misses: list[Aggregate], fact: Fact) -> bool:
+    """Whether a claim of one row, or of two, is made from a number that misses."""
+    scores = {*fact.scores, *((SHARE,) if fact.check == "parameters" else ())}
+    return any(
+        miss.row.backbone == fact.backbone
+        and miss.row.method in (fact.method, fact.against)
+        and (miss.score in scores or (OVERALL in scores and miss.score in OF_OVERALL))
+        for miss in misses
+    )
+
+
+def _cause(misses: list[Aggregate]) -> str:
     first = misses[0]
-    sources = listed(sorted({miss.row.source for miss in misses}))
+    where = f"{_named(first.score)} ({listed(sorted({miss.row.source for miss in misses}))}"
     if first.is_plain:
-        rows = "; ".join(f"{short(m.row.method)} {m.printed:.2f}, weighted {m.recomputed.value:.2f}" for m in misses)
+        rows = ", ".join(f"{short(m.row.method)} {m.printed:.2f} for {m.recomputed.value:.2f}" for m in misses)
         return (
-            f"{first.row.backbone}, {first.score} ({sources}): the plain mean of the categories, which other rows weight "
-            f"by questions ({rows})."
+            f"{first.row.backbone}, {where}): the plain mean of the categories, which the other backbones' rows weight "
+            f"by questions: {rows}"
         )
-    plain = f", their plain mean is {first.plain:.2f}" if first.plain is not None else ""
-    given = f"its parts give {first.recomputed.value:.2f}"
-    return f"{first.row.backbone}, {short(first.row.method)}, {_named(first.score)} ({sources}): printed {first.printed:.2f}, {given}{plain}."
+    plain = f" (their plain mean is {first.plain:.2f})" if first.plain is not None else ""
+    parts = f"its parts give {first.recomputed.value:.2f}{plain}"
+    return f"{short(first.row.method)}, {where}, {first.row.backbone}): printed {first.printed:.2f}, {parts}"
 
 
 def _named(score: Score) -> str:
-    return {"parameters percent_of_backbone": "share of the parameters", "Overall": "overall average"}.get(
-        str(score), str(score)
-    )
+    names = {SHARE: "percent of the backbone's parameters", OVERALL: "overall average"}
+    return names.get(score, str(score).replace("avg", "average"))
 
 
 def repeated(paper: Paper) -> tuple[int, int]:
@@ -166,7 +197,7 @@ def markdown(experiment: Experiment | None = None, summary: Summary | None = Non
     return render(
         "audit.md",
         summary=list(_summary(paper, found)),
-        slips=[slip.text for slip in slips(paper)],
+        slips=_wrong(slips(folder), found),
         claims=found,
         verdicts=[(word, meaning) for word, meaning in MEANING.items() if any(c.verdict == word for c in found)],
         reading=READING,
@@ -186,21 +217,32 @@ def _summary(paper: Paper, found: list[Claim]) -> Iterator[str]:
     yield f"Of {len(found)} claims {counts[HOLDS]} hold as printed. The others: {rest}."
     total, misses = len(paper.aggregates), paper.misses
     distinct = {(miss.row.backbone, miss.row.method, miss.score) for miss in misses}
-    causes = slips(paper)
+    causes = len(slips(paper.folder))
     several, differing = repeated(paper)
     yield (
         f"{total - len(misses)} of {total} averages, gains and shares follow from the numbers that they are made of. "
-        f"{len(misses)} do not ({len(distinct)} numbers, for some stand in two tables); they have {len(causes)} causes, "
-        f"listed below. Of {several} numbers printed in more than one place {differing or 'none'} "
+        f"{len(misses)} do not ({len(distinct)} numbers, for some stand in two tables); they have {causes} independent "
+        f"causes, listed below. Of {several} numbers printed in more than one place {differing or 'none'} "
         f"differ{'' if differing else 's'} between places."
     )
     above, pairs = standing(paper, FROZEN)
     yield (
         f"What this leaves standing: with every average weighted alike, δ-mem's overall average is above the frozen "
         f"backbone's in {above} of {pairs} pairs of variant and backbone, and above Context2LoRA's in "
-        f"{standing(paper, 'Context2LoRA')[0]}. Whether a gain is the memory's is another question, which printed numbers "
-        "cannot answer."
+        f"{standing(paper, 'Context2LoRA')[0]}. Whether a gain is the memory's is another question, which "
+        "printed numbers cannot answer."
     )
+
+
+def _wrong(found: list[Slip], every: list[Claim]) -> list[str]:
+    """What a list of errata would hold: each cause, and what the text says otherwise than a figure."""
+    told = [str(slip) for slip in found]
+    for claim in every:
+        if claim.verdict == DISAGREE:
+            told.append(f"{claim.text} ({claim.id}): {claim.printed} in the text, {claim.recomputed} in the figure.")
+        if claim.verdict == FALSE:
+            told.append(f"{claim.text} ({claim.id}): so the text; the numbers are {claim.recomputed}.")
+    return told
 
 
 def _plural(verdict: str, count: int) -> str:
@@ -215,5 +257,7 @@ def _runs(tested: list[Tested]) -> str:
     told = []
     for t in tested:
         label = f"{short(t.method)} " if len({x.method for x in tested}) > 1 else ""
+        if t.left is not None and len({x.left.task for x in tested if x.left is not None}) > 1:
+            label += f"{t.left.task} "
         told.append(f"{label}{cell(t.ours, True)}, {t.verdict}" if t.ours is not None else f"{label}{t.verdict}")
     return "not run" if told and not any(t.ours for t in tested) else "; ".join(told)

@@ -6,15 +6,29 @@ another verdict.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from harness.reporting import closed_forms
-from harness.reporting.aggregates import MILLIONS, OVERALL, PARTS, SHARE, Paper, Row, Score, Value
+from harness.reporting.aggregates import OVERALL, PARTS, Paper, Row, Score, Value
 from harness.reporting.audit.facts import (
-    CLOSED, DISAGREE, FALSE, FOLLOWS, HOLDS, ONE, OPEN, PART, UNTESTED, VARIANTS, WRONG, Fact, Finding, chance,
-    listed, ranked, short, told,
+    DISAGREE,
+    FALSE,
+    FOLLOWS,
+    HOLDS,
+    ONE,
+    OPEN,
+    PART,
+    VARIANTS,
+    WRONG,
+    Fact,
+    Finding,
+    chance,
+    listed,
+    ranked,
+    short,
+    told,
 )  # fmt: skip
+from harness.reporting.audit.sizes import control, curve, experiment, file, parameters, samples, share, state
 
 CATEGORIES = {
     "AR": "accurate retrieval", "TTL": "test-time learning", "LRU": "long-range understanding",
@@ -23,8 +37,6 @@ CATEGORIES = {
 """MemoryAgentBench's, in words."""
 SLIP = "C1"
 """The claim whose number others repeat."""
-SMALLEST = "SmolLM3-3B"
-"""The smallest backbone of the paper."""
 
 
 def value(fact: Fact, paper: Paper) -> Finding:
@@ -48,10 +60,14 @@ def _otherwise_weighted(paper: Paper, rows: list[Row], score: Score, found: list
     """What an overall average would be, were the averages in it weighted as in the other rows of the table."""
     deep = [paper.recomputed(row, score, deep=True) for row in rows] if score == OVERALL else []
     known = [v for v in deep if v is not None]
-    if len(known) != len(rows) or all(abs(d.value - v.value) <= d.slack + v.slack for d, v in zip(known, found, strict=True)):
+    if len(known) != len(rows) or all(
+        abs(d.value - v.value) <= d.slack + v.slack for d, v in zip(known, found, strict=True)
+    ):
         return ""
     text = f" With MemoryAgentBench weighted by questions, as for the other backbones, it would be {_arrow(known)}"
-    return f"{text}: a gain of {known[-1].value - known[0].value:.2f} instead of {found[-1].value - found[0].value:.2f}."
+    return (
+        f"{text}: a gain of {known[-1].value - known[0].value:.2f} instead of {found[-1].value - found[0].value:.2f}."
+    )
 
 
 def _arrow(values: list[Value]) -> str:
@@ -109,10 +125,10 @@ def variants(fact: Fact, paper: Paper) -> Finding:
     text = ", ".join(f"{short(m)} {told(v.value)}" for m, v in found.items())
     base = paper.value(fact.row(paper, fact.against), fact.score).value
     above = [short(m) for m, v in found.items() if v.value > base]
-    over = "all three variants" if len(above) == len(VARIANTS) else listed(above) or "none"
+    over = "all three variants lie" if len(above) == len(VARIANTS) else f"{listed(above) or 'none'} is"
     verdict = {0: WRONG, 1: ONE, len(VARIANTS): HOLDS}.get(len(fits), PART)
-    named = f"It is {listed([short(m) for m in fits])}'s" if fits else "No variant has it"
-    return Finding(text, verdict, f"{named}; above {short(fact.against)}'s {base:.2f}: {over}.")
+    named = f"{listed([short(m) for m in fits])} has it" if fits else "No variant has it"
+    return Finding(text, verdict, f"{named}; {over} above {short(fact.against)}'s {base:.2f}.")
 
 
 def highest(fact: Fact, paper: Paper) -> Finding:
@@ -133,7 +149,9 @@ def highest(fact: Fact, paper: Paper) -> Finding:
         return Finding(text, HOLDS, sentence)
     sentence = f"By its own cells {short(first.method)} is ahead, by {-lead:.2f}"
     if -lead <= error:
-        return Finding(text, OPEN, f"{sentence}; that is below one standard error ({error:.1f}), so one run ranks neither.")
+        return Finding(
+            text, OPEN, f"{sentence}; that is below one standard error ({error:.1f}), so one run cannot rank them."
+        )
     return Finding(text, FALSE, f"{sentence}, more than one standard error ({error:.1f}).")
 
 
@@ -144,7 +162,9 @@ def _price(mine: Row, other: Row) -> str:
     shape = closed_forms.shape()
     counts = [closed_forms.delta_mem(shape, heads=short(row.method)) for row in (mine, other)]
     more = 100 * (counts[0] / counts[1] - 1)
-    return f", with {more:.1f}% more parameters" if more > 0 else f", with {-more:.1f}% fewer parameters" if more else ""
+    return (
+        f", with {more:.1f}% more parameters" if more > 0 else f", with {-more:.1f}% fewer parameters" if more else ""
+    )
 
 
 def leads(fact: Fact, paper: Paper) -> Finding:
@@ -196,7 +216,9 @@ def strongest(fact: Fact, paper: Paper) -> Finding:
     if not lost:
         return Finding(text, HOLDS, "First by the average and in every column.")
     count = len(paper.cells[first])
-    return Finding(text, PART, f"First by the average and in {count - len(lost)} of {count} columns; not on {listed(lost)}.")
+    return Finding(
+        text, PART, f"First by the average and in {count - len(lost)} of {count} columns; not on {listed(lost)}."
+    )
 
 
 def kept(fact: Fact, paper: Paper) -> Finding:
@@ -212,7 +234,9 @@ def kept(fact: Fact, paper: Paper) -> Finding:
     names = "/".join(short(m) for m in VARIANTS)
     worst = min(moves)
     verdict = HOLDS if worst >= -1 else OPEN if worst >= -2 else FALSE
-    sentence = f"The largest fall is {-worst:.1f} standard errors, the largest rise {max(moves):.1f}."
+    sentence = (
+        f"No score falls by more than {-worst:.1f} of its standard error; the largest rise is {max(moves):.1f} of one."
+    )
     return Finding(f"{'; '.join(parts)} ({names})", verdict, sentence)
 
 
@@ -231,10 +255,11 @@ def consistent(fact: Fact, paper: Paper) -> Finding:
     if not falls:
         return Finding(text, HOLDS, "Every variant gains on every benchmark.")
     where = listed([f"{column} ({', '.join(m for m, _ in found)})" for column, found in falls.items()])
-    large = [f"{m} on {column}" for column, found in falls.items() for m, errors in found if errors > 1]
-    more = f"those of {listed(large)} exceed" if large else "none exceeds"
+    large = {column: [m for m, errors in found if errors > 1] for column, found in falls.items()}
+    named = listed([f"{listed(names)} on {column}" for column, names in large.items() if names])
+    more = f"beyond one standard error only {named}" if named else "none beyond one standard error"
     verdict = PART if count < total / 2 else FALSE
-    return Finding(text, verdict, f"It falls on {where}; {more} one standard error.")
+    return Finding(text, verdict, f"Falls are on {where}; {more}.")
 
 
 def largest(fact: Fact, paper: Paper) -> Finding:
@@ -255,14 +280,20 @@ def largest(fact: Fact, paper: Paper) -> Finding:
     )
     behind = [o - g for g, o in zip(gains[claimed], gains[other], strict=True)]
     if max(behind) <= 0:
-        return Finding(text, HOLDS, f"{claimed.capitalize()} questions gain more than {other} questions in every metric.")
+        return Finding(
+            text, HOLDS, f"{claimed.capitalize()} questions gain more than {other} questions in every metric."
+        )
     errors = [chance(paper, fact.row(paper, score=s), s._replace(subset=other)) for s in fact.scores]
     less = [gap > error for gap, error in zip(behind, errors, strict=True)]
     if not any(less):
         return Finding(text, OPEN, f"{other.capitalize()} questions gain more, by less than one standard error.")
-    times = listed([f"{o / g:.1f} times in {m}" for g, o, m in zip(gains[claimed], gains[other], metrics, strict=True)])
+    times = listed(
+        [f"{o / g:.1f} times as much in {m}" for g, o, m in zip(gains[claimed], gains[other], metrics, strict=True)]
+    )
     relative = all(r < o for r, o in zip(ratios[claimed], ratios[other], strict=True))
-    sentence = f"{other.capitalize()} questions gain more, {times}" + (", and more in proportion too" if relative else "")
+    sentence = f"{other.capitalize()} questions gain more, {times}" + (
+        ", and more in proportion too" if relative else ""
+    )
     return Finding(text, FALSE if all(less) else PART, f"{sentence}.")
 
 
@@ -275,103 +306,10 @@ def figure(fact: Fact, paper: Paper) -> Finding:
         return Finding(shown, HOLDS, f"Text and {rows[0].source} agree.")
     own = all(paper.value(row, fact.score).agrees(paper.printed(row, fact.score) or 0.0) for row in rows)
     follows = "follow from its categories" if own else "do not follow from its categories either"
-    sentence = f"{rows[0].source} prints other numbers, which {follows}; its gain is {(found[1] - found[0]).value:.2f}, "
+    sentence = (
+        f"{rows[0].source} prints other numbers, which {follows}; its gain is {(found[1] - found[0]).value:.2f}, "
+    )
     return Finding(shown, DISAGREE, f"{sentence}the text's {fact.numbers[1] - fact.numbers[0]:.2f}.")
-
-
-FORMS: dict[str, tuple[Callable[[closed_forms.Shape], int], str]] = {
-    "delta-Mem (TSW)": (closed_forms.delta_mem, "r = 8 on q and o of 36 layers"),
-    "delta-Mem (SSW)": (closed_forms.delta_mem, "r = 8 on q and o of 36 layers"),
-    "delta-Mem (MSW)": (lambda shape: closed_forms.delta_mem(shape, states=4), "four states of r = 8 a layer"),
-    "Context2LoRA": (closed_forms.lora, "a rank-8 LoRA on q, k, v, o of all 36 layers"),
-    "MemGen": (closed_forms.memgen, "two rank-8 adapters on all seven maps, two maps between embeddings, 16 latents"),
-    "MLP Memory": (closed_forms.mlp_memory, "36 gated MLPs of the backbone's size with a head of their own"),
-}
-"""The closed form that gives a row's printed count, and what it is of."""
-
-
-def parameters(fact: Fact, paper: Paper) -> Finding:
-    """A number of trained parameters, and the share that is printed beside it."""
-    row = fact.row(paper)
-    form, what = FORMS[fact.method]
-    count, printed = form(closed_forms.shape()), fact.numbers[0]
-    off = count / 1e6 / printed - 1
-    exact, close = Value(count / 1e6, 0.0).agrees(printed), abs(off) < 5e-4
-    share, printed_share = paper.value(row, SHARE), paper.printed(row, SHARE) or 0.0
-    shares = share.agrees(printed_share)
-    verdict = HOLDS if exact and shares else WRONG if not (exact or close or shares) else PART
-    fit = "exactly" if exact else f"within {100 * abs(off):.2f}%" if close else f"not ({100 * off:+.1f}%)"
-    sentence = f"The closed form of {what} gives it {fit}"
-    if not shares:
-        sentence += f"; {printed:.2f}M are {share.value:.2f}% of the backbone, printed is {printed_share:.2f}%"
-    return Finding(f"{count:,}; {share.value:.3f}%", verdict, f"{sentence}.")
-
-
-def share(fact: Fact, paper: Paper) -> Finding:
-    """A share of the backbone's parameters, from the closed form."""
-    size = closed_forms.backbone(closed_forms.shape())
-    count = FORMS[fact.method][0](closed_forms.shape())
-    found = 100 * count / size
-    agrees = Value(found, 0.0).agrees(fact.numbers[0])
-    return Finding(f"{found:.4f}", HOLDS if agrees else WRONG, f"{count:,} of {size:,} parameters.")
-
-
-def state(fact: Fact, paper: Paper) -> Finding:
-    """The size of a state: the rank that gives the printed count, and the states that give the other's."""
-    shape = closed_forms.shape()
-    one, several = (paper.value(fact.row(paper, method, MILLIONS), MILLIONS) for method in (fact.method, fact.against))
-    ranks = [r for r in range(1, 65) if Value(closed_forms.delta_mem(shape, r) / 1e6, 0.0).agrees(one.value)]
-    if len(ranks) != 1:
-        return Finding("no rank", WRONG, f"No rank gives the {one.value:.2f}M printed for {short(fact.method)}.")
-    states = round(several.value / one.value)
-    sizes = f"{ranks[0]}x{ranks[0]}"
-    sentence = (
-        f"r = {ranks[0]} alone gives {one.value:.2f}M parameters; {short(fact.against)}'s {several.value:.2f}M are "
-        f"{states} such states a layer."
-    )
-    return Finding(sizes, HOLDS if sizes == fact.printed else FALSE, sentence)
-
-
-def control(fact: Fact, paper: Paper) -> Finding:
-    """Whether the paper has a row with as many trained parameters as δ-mem."""
-    mine = fact.row(paper, VARIANTS[1])
-    counts = {row.method: paper.value(row, fact.score).value for row in paper.rows(mine.source, mine.backbone)}
-    others = {m: c for m, c in counts.items() if m not in VARIANTS}
-    equal = [m for m, c in others.items() if any(abs(c / counts[v] - 1) < 0.05 for v in VARIANTS)]
-    nearest = min(others, key=lambda m: abs(math.log(others[m] / counts[mine.method])))
-    text = f"{nearest} {others[nearest]:.2f}M, {short(mine.method)} {counts[mine.method]:.2f}M"
-    if equal:
-        return Finding(text, PART, f"{listed(equal)} has as many parameters; its scores are in Table 1.")
-    scores = {m: paper.value(paper.row(fact.backbone, m, OVERALL), OVERALL).value for m in (*others, mine.method)}
-    larger = [m for m, count in others.items() if count > counts[mine.method]]
-    below = [m for m in larger if scores[m] < scores[mine.method]]
-    small = [paper.value(paper.row(SMALLEST, m, OVERALL), OVERALL).value for m in (nearest, mine.method)]
-    sentence = (
-        f"{len(below)} of {len(larger)} rows with more parameters score less, which speaks for it; none has as many, so "
-        f"nothing tests it, and on {SMALLEST} {nearest} has {small[0]:.2f} and {short(mine.method)} {small[1]:.2f}."
-    )
-    return Finding(text, UNTESTED, sentence)
-
-
-def samples(fact: Fact, _: Paper) -> Finding:
-    """The steps that a number of training samples makes."""
-    steps = math.ceil(fact.numbers[0] / 32)
-    return Finding(f"{steps} steps", CLOSED, f"At a global batch of 32 it makes {steps} optimiser steps; the file is not released.")
-
-
-def file(_: Fact, __: Paper) -> Finding:
-    """What only the training file could tell."""
-    return Finding("", CLOSED, "The training file is not released.")
-
-
-def curve(_: Fact, __: Paper) -> Finding:
-    """What a figure without numbers shows."""
-    return Finding("", CLOSED, "Figure 3 has curves and prints no numbers.")
-
-
-def experiment(_: Fact, __: Paper) -> Finding:
-    """What the paper says and shows no experiment of."""
-    return Finding("", UNTESTED, "The paper shows no experiment of it; config/granularity.yaml is one, of small size.")
 
 
 CHECKS: dict[str, Callable[[Fact, Paper], Finding]] = {

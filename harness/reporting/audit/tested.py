@@ -17,7 +17,14 @@ from harness.experiment import Experiment
 from harness.reporting.aggregates import FOLDER, OVERALL, Paper, Score
 from harness.reporting.audit.facts import ANY, VARIANTS, Fact, facts, ranked, short
 from harness.reporting.reported import (
-    MAIN_BACKBONE, Answer, answering, answers, differences, is_random, judged, scores,
+    MAIN_BACKBONE,
+    Answer,
+    answering,
+    answers,
+    differences,
+    is_random,
+    judged,
+    scores,
 )  # fmt: skip
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
@@ -105,9 +112,7 @@ def _contrasts(fact: Fact, paper: Paper) -> Iterator[tuple[str, str, float]]:
         yield method, other.method, gain
 
 
-def _tested(
-    claimed: Tested, fact: Fact, paper: Paper, experiment: Experiment, summary: Summary
-) -> Iterator[Tested]:
+def _tested(claimed: Tested, fact: Fact, paper: Paper, experiment: Experiment, summary: Summary) -> Iterator[Tested]:
     wanted = paper.of_overall(fact.row(paper, claimed.method)) if claimed.score == OVERALL else (claimed.score,)
     left, right = (_side(experiment, method) for method in (claimed.method, claimed.against))
     if left is None or right is None:
