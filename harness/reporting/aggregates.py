@@ -1,9 +1,9 @@
 """The paper's printed numbers, and each of its aggregates recomputed from the cells that it should follow from.
 
 An average is of its parts, weighted by questions; an overall average the plain mean of its benchmarks, where a cell
-that is not printed ("-") takes the frozen backbone's value; a gain a difference; a share the parameters over the backbone's.
-Each part is printed rounded, so that a recomputed value is known up to a slack: a printed aggregate misses where
-rounding cannot explain it.
+that is not printed ("-") takes the frozen backbone's value; a gain a difference; a share the parameters over the
+backbone's. Each part is printed rounded, so that a recomputed value is known up to a slack: a printed aggregate misses
+where rounding cannot explain it.
 """
 
 from __future__ import annotations

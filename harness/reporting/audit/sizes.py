@@ -43,7 +43,8 @@ def parameters(fact: Fact, paper: Paper) -> Finding:
     exact, close = Value(count / 1e6, 0.0).agrees(printed), abs(off) < 5e-4
     share, printed_share = paper.value(row, SHARE), paper.printed(row, SHARE) or 0.0
     shares = share.agrees(printed_share)
-    verdict = HOLDS if exact and shares else WRONG if not (exact or close or shares) else PART
+    counted = exact or close
+    verdict = HOLDS if counted and shares else PART if counted or shares else WRONG
     fit = "exactly" if exact else f"within {100 * abs(off):.2f}%" if close else f"not ({100 * off:+.1f}%)"
     sentence = f"The closed form of {what} gives it {fit}"
     if not shares:
