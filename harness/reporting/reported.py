@@ -96,9 +96,26 @@ def answers() -> list[Answer]:
     return [Answer(*line) for line in lines.itertuples(index=False)]
 
 
-def scores() -> pd.DataFrame:
-    """``scores.csv``: the printed score that a metric or category of a task answers to, and of how many questions."""
-    return pd.read_csv(FOLDER / "scores.csv", keep_default_na=False)
+class Column(NamedTuple):
+    """A line of ``scores.csv``: the printed score that a metric or category of a task answers to."""
+
+    task: str
+    metric: str
+    category: str
+    score: Score
+    questions: int
+    """Of the whole benchmark."""
+
+
+def columns() -> dict[str, list[Column]]:
+    """The lines of ``scores.csv``, by task."""
+    found: dict[str, list[Column]] = {}
+    for line in pd.read_csv(FOLDER / "scores.csv", keep_default_na=False).itertuples():
+        score = Score(line.benchmark, line.reported_metric, line.subset)
+        found.setdefault(line.task, []).append(
+            Column(line.task, line.metric, line.category, score, int(line.questions))
+        )
+    return found
 
 
 def bands() -> dict[Score, float]:
@@ -119,9 +136,10 @@ def answering(known: list[Answer], row: RowSpec, condition: str) -> tuple[list[A
 
 def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     """Ours beside the paper's, for each cell that ran and that the paper has a number for."""
-    within, columns, known = bands(), scores(), answers()
+    within, asked, known = bands(), columns(), answers()
     specs = {r.row: r for r in experiment.rows}
     tasks = {t.name: t for t in experiment.tasks}
+    metrics = {name: summary.metrics(name) for name in tasks}
     found = []
     for place in summary.places:
         lines, alike = answering(known, specs[place.row], place.condition) if place.arm == "own" else ([], False)
@@ -129,10 +147,10 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             continue
         spec, task = experiment.backbones[place.backbone], tasks[place.task]
         backbone = spec.reported_as or MAIN_BACKBONE
-        for entry in columns[columns["task"] == task.task].itertuples():
-            if entry.metric not in summary.metrics(place.task):
+        for entry in asked.get(task.task, []):
+            if entry.metric not in metrics[place.task]:
                 continue
-            score = Score(entry.benchmark, entry.reported_metric, entry.subset)
+            score = entry.score
             ours = summary.estimate(place, entry.metric, entry.category)
             line, value = next(
                 ((li, v) for li in lines if (v := value_of(backbone, li.method, score)) is not None), (lines[0], None)
@@ -140,7 +158,7 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             if ours is None or value is None:
                 continue
             records = summary.records_of(place)
-            reasons = list(differences(spec, alike, task, records, ours.n, int(entry.questions)))
+            reasons = list(differences(spec, alike, task, records, ours.n, entry.questions))
             held = not (reasons or line.differs or line.undisclosed)
             means = summary.seed_values(place, entry.metric, entry.category) if held else []
             verdict, reason = judged(
@@ -183,15 +201,15 @@ def not_run(experiment: Experiment, summary: Summary) -> list[NotRun]:
     are left out: they are run where their parts are.
     """
     specs, tasks = {r.row: r for r in experiment.rows}, {t.name: t.task for t in experiment.tasks}
-    columns, known = scores(), answers()
+    asked, known = columns(), answers()
+    metrics = {name: summary.metrics(name) for name in tasks}
     ran: set[tuple[str, str, Score]] = set()
     for place in summary.places:
         backbone = experiment.backbones[place.backbone].reported_as or MAIN_BACKBONE
         lines = answering(known, specs[place.row], place.condition)[0] if place.arm == "own" else []
-        for entry in columns[columns["task"] == tasks[place.task]].itertuples():
-            if entry.metric in summary.metrics(place.task):
-                score = Score(entry.benchmark, entry.reported_metric, entry.subset)
-                ran |= {(backbone, line.method, score) for line in lines}
+        for entry in asked.get(tasks[place.task], []):
+            if entry.metric in metrics[place.task]:
+                ran |= {(backbone, line.method, entry.score) for line in lines}
     wanted = {spec.reported_as or MAIN_BACKBONE for spec in experiment.backbones.values()}
     found = []
     for line in printed().itertuples():

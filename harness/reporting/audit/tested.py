@@ -21,10 +21,10 @@ from harness.reporting.reported import (
     Answer,
     answering,
     answers,
+    columns,
     differences,
     is_random,
     judged,
-    scores,
 )  # fmt: skip
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
@@ -143,21 +143,18 @@ def _parts(
     experiment: Experiment, summary: Summary, backbone: str, sides: tuple[_Side, _Side], score: Score
 ) -> list[_Part]:
     """The contrast in each task that answers to a score, those that ask as the paper's release does where there are."""
-    columns = scores()
-    hits = columns[
-        (columns["benchmark"] == score.benchmark)
-        & (columns["reported_metric"] == score.metric)
-        & (columns["subset"] == score.subset)
-    ]
+    entries = columns()
     found: list[tuple[bool, _Part]] = []
     for task in experiment.tasks:
-        for entry in hits[hits["task"] == task.task].itertuples():
+        for entry in entries.get(task.task, []):
+            if entry.score != score:
+                continue
             left, right = (Place(backbone, side.row, task.name, side.condition) for side in sides)
             if not {left, right} <= set(summary.places) or entry.metric not in summary.metrics(task.name):
                 continue
             contrast = summary.contrast(left, right, entry.metric, entry.category)
             if contrast is not None:
-                part = _Part(left, right, entry.metric, entry.category, contrast, int(entry.questions))
+                part = _Part(left, right, entry.metric, entry.category, contrast, entry.questions)
                 found.append((task.task.endswith(RELEASE), part))
     release = any(asked for asked, _ in found)
     return [part for asked, part in found if asked or not release]

@@ -10,6 +10,7 @@ from harness.errors import HarnessError
 from harness.experiment import BackboneSpec
 from harness.reporting import closed_forms
 from harness.reporting.aggregates import FOLDER, Paper, Score, Value
+from tests.unit.reporting.printed import change
 
 QWEN, SMOL = "Qwen3-4B-Instruct", "SmolLM3-3B"
 MISSES = {
@@ -69,16 +70,6 @@ def test_aggregates_are_of_every_kind():
 def test_another_part_makes_another_miss(folder, file, start, of):
     change(folder, file, start, "55.55")
     assert of in {miss.score.benchmark for miss in Paper(folder).misses if (*miss.row, of) not in MISSES}
-
-
-def change(folder, file, start, value):
-    """Put another number on the one line that starts so."""
-    path = folder / f"{file}.csv"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    (place,) = [i for i, line in enumerate(lines) if line.startswith(f"{start},")]
-    source = lines[place].rsplit(",", 1)[1]
-    lines[place] = f"{start},{value},{source}"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_a_cell_that_is_not_printed_counts_as_the_frozen_backbones():

@@ -12,7 +12,7 @@ from harness.cli import app
 from harness.reporting.aggregates import FOLDER, Paper
 from harness.reporting.audit import claims, markdown, repeated, slips, standing
 from harness.reporting.audit.facts import FOLLOWS, MEANING, facts
-from tests.unit.reporting.test_aggregates import change
+from tests.unit.reporting.printed import change, reprint
 
 COUNTS = {"A": 7, "B": 2, "C": 12, "D": 2, "E": 6, "F": 2, "G": 2, "H": 7, "I": 2, "J": 2, "K": 2, "L": 4}
 VERDICTS = {
@@ -146,17 +146,6 @@ def test_another_number_gives_another_verdict(folder, claim):
     after = {c.id: c for c in claims(folder)}[claim]
     assert after.verdict == CHANGES[claim][1] != before.verdict
     assert after.sentence != before.sentence or after.recomputed != before.recomputed or after.printed != before.printed
-
-
-def reprint(folder, claim, value):
-    """Let a claim say another number."""
-    path = folder / "claims.csv"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    (place,) = [i for i, line in enumerate(lines) if line.startswith(f"{claim},")]
-    printed = next(f.printed for f in facts(folder) if f.id == claim)
-    assert f",{printed}," in lines[place]
-    lines[place] = lines[place].replace(f",{printed},", f",{value},")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_one_slip_is_told_once_with_all_that_it_bears_on(folder):
