@@ -177,7 +177,7 @@ def _judged(
             told = differences(spec, side.alike, tasks[place.task], records, part.contrast.n, part.full)
             reasons |= dict.fromkeys([*told, *filter(None, [side.line.differs])])
             random |= any(map(is_random, records))
-    open_ = dict.fromkeys(side.line.undisclosed for side in sides if side.line.undisclosed)
+    open_ = dict.fromkeys(text for side in sides for text in side.line.undisclosed.split("; ") if text)
     line = sides[0].line._replace(undisclosed="; ".join(open_), differs="", reading="")
     gains = [] if reasons or open_ else _by_seed(summary, parts)
     band = paper.bands[claimed.score]
