@@ -222,7 +222,7 @@ def _summary(paper: Paper, found: list[Claim]) -> Iterator[str]:
     yield (
         f"{total - len(misses)} of {total} averages, gains and shares follow from the numbers that they are made of. "
         f"{len(misses)} do not ({len(distinct)} numbers, for some stand in two tables); they have {causes} independent "
-        f"causes, listed below. Of {several} numbers printed in more than one place {differing or 'none'} "
+        f"causes, which head the list below. Of {several} numbers printed in more than one place {differing or 'none'} "
         f"differ{'' if differing else 's'} between places."
     )
     above, pairs = standing(paper, FROZEN)

@@ -183,7 +183,7 @@ def test_what_stands_is_said_beside_what_does_not():
     assert standing(Paper(), "frozen") == (9, 9)
     assert standing(Paper(), "Context2LoRA") == (8, 9)
     text = markdown()
-    assert text.index("27 hold as printed") < text.index("148 of 158") < text.index("## What does not recompute")
+    assert text.index("27 hold as printed") < text.index("148 of 158") < text.index("## What an erratum would list")
     assert "10 do not (9 numbers, for some stand in two tables); they have 6 independent causes" in text
 
 
