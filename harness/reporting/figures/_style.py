@@ -1,0 +1,175 @@
+"""How every figure looks: sizes, colours with shapes that tell them apart in grey, names that fit, files alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.records import atomic
+from harness.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+ARMS: dict[str, dict[str, Any]] = {
+    "own": {"marker": "o", "color": "#0072B2", "markerfacecolor": "#0072B2"},
+    "donor": {"marker": "s", "color": "#D55E00", "markerfacecolor": "white"},
+    "mean": {"marker": "^", "color": "#009E73", "markerfacecolor": "white"},
+    "shuffled": {"marker": "D", "color": "#CC79A7", "markerfacecolor": "white"},
+}
+"""Shape and filling tell the arms apart in grey."""
+GREY = "0.35"
+FLOOR = "question_only"
+"""The method that sees the question alone."""
+FROZEN = "frozen"
+"""The method that sees the history and has no memory."""
+OUT_OF_SIGHT = ("removed", "own_text")
+"""The conditions under which the history itself is gone, so that only memory can help; a method serves one of them."""
+LONGEST = 26
+"""Characters of a name; of a longer one the middle goes."""
+DPI = 200
+FORMATS: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+"""What must not be said in a file, for it would differ from day to day or from machine to machine."""
+
+
+@contextmanager
+def settled(name: str = "") -> Iterator[None]:
+    """matplotlib as the figures want it, whatever a reader's own settings are.
+
+    Args:
+        name: Of the figure, from which ids inside an SVG follow.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.use("agg")
+        matplotlib.rc("font", size=9)
+        matplotlib.rc("text", parse_math=False)  # a name with $ in it is a name
+        matplotlib.rc("pdf", fonttype=42)
+        matplotlib.rc("svg", hashsalt=name)
+        matplotlib.rc("figure", dpi=DPI)
+        matplotlib.rc("axes", titlesize=9, axisbelow=True)
+        matplotlib.rc("axes.spines", top=False, right=False)
+        matplotlib.rc("legend", fontsize=8, frameon=False)
+        yield
+
+
+def canvas(lines: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """A figure of ``size`` inches and its panels, [lines, columns]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(lines, columns, squeeze=False, **options)
+
+
+def save(figure: Figure, name: str, out: Path, kinds: Iterable[str] = ("pdf", "png")) -> list[Path]:
+    """Write a figure, whole, under its name in each format; equal figures give equal bytes."""
+    settle(figure)
+    written = []
+    for kind in kinds:
+        path = out / f"{name}.{kind}"
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=DPI, metadata=FORMATS[kind])
+        written.append(path)
+    return written
+
+
+def settle(figure: Figure) -> None:
+    """Place everything once, and no more."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def short(text: object, longest: int = LONGEST) -> str:
+    """A name on one line; of a long one both ends."""
+    flat = re.sub(r"\s+", " ", str(text)).strip()
+    half = (longest - 1) // 2
+    return flat if len(flat) <= longest else f"{flat[: longest - 1 - half]}…{flat[-half:]}"
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, shape and filling of the row of this number: 63 looks before one comes again."""
+    colour = COLOURS[number % len(COLOURS)]
+    marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if number % 2 else colour}
+
+
+def empty(axes: Axes, sentence: str) -> None:
+    """An empty frame that says what is not there, and why."""
+    import textwrap
+
+    axes.set_xticks([])
+    axes.set_yticks([])
+    width = max(18, int(axes.figure.get_size_inches()[0] * 11 / max(1, axes.get_subplotspec().get_gridspec().ncols)))
+    axes.text(0.5, 0.5, textwrap.fill(sentence, width), transform=axes.transAxes, ha="center", va="center", color=GREY,
+              fontsize=8)  # fmt: skip
+
+
+def notice(sentence: str) -> Figure:
+    """A figure of which nothing ran."""
+    figure, grid = canvas(1, 1, (5.0, 1.6))
+    empty(grid[0, 0], sentence)
+    return figure
+
+
+def interval(axes: Axes, estimate: Estimate, at: float, *, upright: bool = False, **style: Any) -> None:
+    """The ends of an estimate, in percent, as a line at ``at``; nothing where it has none."""
+    if estimate.low is None or estimate.high is None:
+        return
+    ends, place = [100 * estimate.low, 100 * estimate.high], [at, at]
+    pair = (place, ends) if upright else (ends, place)
+    axes.plot(*pair, **{"linewidth": 1.4, "solid_capstyle": "butt", **style})
+
+
+def legend(figure: Figure, handles: Sequence[Artist], columns: int | None = None) -> None:
+    """Below the panels, as wide as the figure allows; none where there is nothing to tell."""
+    if handles:
+        longest = max(len(str(h.get_label())) for h in handles)
+        fits = max(1, int(figure.get_size_inches()[0] / (0.45 + 0.066 * longest)))
+        figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns or fits, len(handles), fits),
+                      columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+
+
+def handle(label: str, **style: Any) -> Artist:
+    """An entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **{"linestyle": "none", "markersize": 5.5, **style})
+
+
+def note(figure: Figure, text: str) -> None:
+    """One line of small print below all."""
+    import textwrap
+
+    wide = max(40, int(figure.get_size_inches()[0] * 15))
+    figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, color=GREY)
+
+
+def magnitude(value: float) -> str:
+    """``4.87M``: three digits and a letter."""
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def decades(axis: Any, suffix: str = "") -> None:
+    """Ticks of a log axis in plain letters."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: magnitude(value) + suffix))
+    axis.set_minor_formatter(NullFormatter())
