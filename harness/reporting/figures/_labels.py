@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 SIZE = 7.0
 """Points of a letter's height."""
-WIDE, HIGH = 0.56 * SIZE, 1.25 * SIZE
-"""Points that a letter takes, about, and a line."""
+HIGH = 1.25 * SIZE
+"""Points of a line."""
 MARKER = 4.5
 """Half of a point's mark."""
 
 
 class Box(NamedTuple):
-    """In points of the panel."""
+    """In points of the figure."""
 
     left: float
     bottom: float
@@ -37,33 +37,43 @@ def spread(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[st
     """Write a text beside each point where there is room, the nearest place first; a thin line joins it from afar.
 
     Args:
-        axes: With its final limits and scales.
+        axes: With its final place, limits and scales.
         points: In data coordinates.
         texts: One a point.
     """
-    width, height = _inside(axes)
-    at = [_place(axes, point, width, height) for point in points]
+    from matplotlib.patheffects import withStroke
+
+    if not points:
+        return
+    scale = 72 / axes.figure.dpi
+    panel = Box(*(scale * edge for edge in axes.get_window_extent().extents))
+    at = [(float(x), float(y)) for x, y in scale * axes.transData.transform(points)]
+    wide = [_width(text) for text in texts]
     taken = [Box(x - MARKER, y - MARKER, x + MARKER, y + MARKER) for x, y in at]
     for number in sorted(range(len(at)), key=lambda n: (-at[n][1], at[n][0], n)):
-        box = _free(at[number], len(texts[number]) * WIDE, taken, (width, height))
+        box = _free(at[number], wide[number], taken, panel)
         taken.append(box)
         x, y = at[number]
         shift = ((box.left + box.right) / 2 - x, (box.bottom + box.top) / 2 - y)
-        far = math.hypot(*shift) > len(texts[number]) * WIDE / 2 + 2.5 * MARKER
-        axes.annotate(
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2}
+        far = abs(shift[0]) > wide[number] / 2 + 2 * MARKER or abs(shift[1]) > HIGH / 2 + 2 * MARKER
+        name = axes.annotate(
             texts[number], points[number], xytext=shift, textcoords="offset points", ha="center", va="center",
             fontsize=SIZE, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2} if far else None,
+            arrowprops=line if far else None,
         )  # fmt: skip
+        name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
 
 
-def _free(at: tuple[float, float], wide: float, taken: Sequence[Box], panel: tuple[float, float]) -> Box:
+def _free(at: tuple[float, float], wide: float, taken: Sequence[Box], panel: Box) -> Box:
     """The nearest box that meets no other and leaves the panel nowhere; the nearest of all where none is free."""
     first = None
     for x, y in _around(at, wide):
         box = Box(x - wide / 2, y - HIGH / 2, x + wide / 2, y + HIGH / 2)
         first = first or box
-        inside = box.left >= 0 and box.bottom >= 0 and box.right <= panel[0] and box.top <= panel[1]
+        inside = (
+            box.left >= panel.left and box.bottom >= panel.bottom and box.right <= panel.right and box.top <= panel.top
+        )
         if inside and not any(box.meets(other) for other in taken):
             return box
     assert first is not None
@@ -80,14 +90,9 @@ def _around(at: tuple[float, float], wide: float) -> Iterator[tuple[float, float
             yield x + dx * (reach + wide / 2), y + dy * (reach + HIGH / 2)
 
 
-def _inside(axes: Axes) -> tuple[float, float]:
-    """Width and height of a panel in points, before the layout has placed it: a little less than its share."""
-    figure = axes.figure.get_size_inches()
-    grid = axes.get_subplotspec().get_gridspec()
-    return 72 * (figure[0] / grid.ncols - 0.55), 72 * (figure[1] / grid.nrows - 0.95)
+def _width(text: str) -> float:
+    """Points that a text takes, with a little room at its ends."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-
-def _place(axes: Axes, point: tuple[float, float], width: float, height: float) -> tuple[float, float]:
-    """A point in points of the panel."""
-    x, y = axes.transAxes.inverted().transform(axes.transData.transform(point))
-    return float(x * width), float(y * height)
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=SIZE), ismath=False)[0]) + 2

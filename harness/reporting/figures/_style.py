@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Okabe and Ito's, but for the black that baselines have and the yellow that white swallows; and a grey."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 ARMS: dict[str, dict[str, Any]] = {
     "own": {"marker": "o", "color": "#0072B2", "markerfacecolor": "#0072B2"},
@@ -89,8 +89,9 @@ def save(figure: Figure, name: str, out: Path, kinds: Iterable[str] = ("pdf", "p
 
 def settle(figure: Figure) -> None:
     """Place everything once, and no more."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def short(text: object, longest: int = LONGEST) -> str:
@@ -111,9 +112,11 @@ def empty(axes: Axes, sentence: str) -> None:
     """An empty frame that says what is not there, and why."""
     import textwrap
 
-    axes.set_xticks([])
-    axes.set_yticks([])
-    width = max(18, int(axes.figure.get_size_inches()[0] * 11 / max(1, axes.get_subplotspec().get_gridspec().ncols)))
+    axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)  # a shared axis keeps its ticks
+    axes.spines[:].set(visible=True, color="0.8")
+    place: Any = axes.get_subplotspec()
+    figure: Any = axes.figure
+    width = max(18, int(figure.get_size_inches()[0] * 11 / place.get_gridspec().ncols))
     axes.text(0.5, 0.5, textwrap.fill(sentence, width), transform=axes.transAxes, ha="center", va="center", color=GREY,
               fontsize=8)  # fmt: skip
 
@@ -134,13 +137,31 @@ def interval(axes: Axes, estimate: Estimate, at: float, *, upright: bool = False
     axes.plot(*pair, **{"linewidth": 1.4, "solid_capstyle": "butt", **style})
 
 
-def legend(figure: Figure, handles: Sequence[Artist], columns: int | None = None) -> None:
-    """Below the panels, as wide as the figure allows; none where there is nothing to tell."""
-    if handles:
-        longest = max(len(str(h.get_label())) for h in handles)
-        fits = max(1, int(figure.get_size_inches()[0] / (0.45 + 0.066 * longest)))
-        figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns or fits, len(handles), fits),
-                      columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+def legend(figure: Figure, handles: Sequence[Artist], note: str = "") -> None:
+    """Below the panels, as wide as the figure allows, under a note in small print; none where there is neither."""
+    import textwrap
+
+    width = figure.get_size_inches()[0]
+    note = textwrap.fill(note, max(40, int(width * 15)))
+    if not handles:
+        figure.supxlabel(note, fontsize=7.5, color=GREY)
+        return
+    labels = [str(h.get_label()) for h in handles]
+    columns = next((n for n in range(len(labels), 1, -1) if _wide(labels, n) < width), 1)
+    found = figure.legend(handles=list(handles), labels=labels, loc="outside lower center", ncols=columns,
+                          columnspacing=1.2, handletextpad=0.5, title=note or None, title_fontsize=7.5)  # fmt: skip
+    found.get_title().set_color(GREY)
+
+
+def _wide(labels: Sequence[str], columns: int) -> float:
+    """Inches that a legend of so many columns takes, about; the first columns have one entry more."""
+    rows, longer = divmod(len(labels), columns)
+    at, total = 0, 0.2
+    for column in range(columns):
+        part = labels[at : at + rows + (column < longer)]
+        at += len(part)
+        total += 0.48 + 0.066 * max(map(len, part))
+    return total
 
 
 def handle(label: str, **style: Any) -> Artist:
@@ -150,12 +171,15 @@ def handle(label: str, **style: Any) -> Artist:
     return Line2D([], [], label=label, **{"linestyle": "none", "markersize": 5.5, **style})
 
 
-def note(figure: Figure, text: str) -> None:
-    """One line of small print below all."""
-    import textwrap
+def shifts(count: int, step: float = 0.18) -> list[float]:
+    """Where so many marks of one line stand, a little above one another so that their intervals stay apart."""
+    return [step * (number - (count - 1) / 2) for number in range(count)]
 
-    wide = max(40, int(figure.get_size_inches()[0] * 15))
-    figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, color=GREY)
+
+def unrun(axes: Axes, position: float) -> None:
+    """Says in a line of a panel that it has no answers."""
+    axes.text(0.02, position, "did not run", transform=axes.get_yaxis_transform(), va="center", fontsize=7.5,
+              color=GREY)  # fmt: skip
 
 
 def magnitude(value: float) -> str:
@@ -166,10 +190,16 @@ def magnitude(value: float) -> str:
     return f"{value:.3g}"
 
 
-def decades(axis: Any, suffix: str = "") -> None:
-    """Ticks of a log axis in plain letters."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def decades(axis: Any, limits: tuple[float, float], suffix: str = "", others: dict[float, str] | None = None) -> None:
+    """Ticks of a log axis between its limits in plain letters, and others of a name of their own."""
+    from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(LogLocator(base=10, numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: magnitude(value) + suffix))
-    axis.set_minor_formatter(NullFormatter())
+    low, high = limits
+    steps = (1, 2, 5) if high / low < 50 else (1, 3) if high / low < 500 else (1,)
+    ticks = [step * 10.0**n for n in range(-6, 16) for step in steps]
+    if high / low < 8:
+        ticks = [float(t) for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    shown = [t for t in ticks if low <= t <= high][:: 1 if high / low < 1e7 else 2]
+    named = {**(others or {}), **{t: magnitude(t) + suffix for t in shown}}
+    axis.set_ticks(list(named), list(named.values()))
+    axis.set_ticks([], minor=True)

@@ -43,8 +43,7 @@ def pages(experiment: Experiment) -> list[Page]:
 
 def draw(sources: Sources, page: Page) -> Figure:
     experiment, summary = sources.experiment, sources.summary
-    [backbone], [spec] = page.backbones, page.tasks
-    task = spec.name
+    [backbone], task = page.backbones, page.tasks[0].name
     panels, counts = _panels(experiment), summary.categories(task)
     if not counts:
         return _style.notice(f"{_style.short(task)} did not run on {_style.short(backbone)}.")

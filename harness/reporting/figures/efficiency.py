@@ -22,7 +22,7 @@ CAPTION = (
 )
 ROWS = 8
 """Lines of a panel."""
-BARE = {"color": "black", "linewidth": 2.2, "linestyle": "-", "zorder": 1}
+BARE: dict[str, Any] = {"color": "black", "linewidth": 2.2, "linestyle": "-", "zorder": 1}
 VALUES = {
     "decode_tokens_per_second": "decoded tokens a second",
     "peak_above_start_bytes": "peak bytes above the start",
@@ -60,23 +60,34 @@ def line(record: EfficiencyRecord, seen: bool, value: str, *, bare: bool = False
 def draw(sources: Sources, page: Page) -> Figure:
     [backbone] = page.backbones
     records = {r.row: r for r in sources.measured if r.backbone == backbone}
-    figure, grid = _style.canvas(2, 2, (7.2, 5.6), sharex=True)
+    sides = [
+        seen for seen in (True, False)
+        if any(line(records[row], seen, value) for row in page.rows if row in records for value in VALUES)
+    ]  # fmt: skip
+    if not sides:
+        return _style.notice(f"None of {', '.join(map(_style.short, page.rows))} was measured on {backbone}.")
+    size = (7.2 if len(sides) > 1 else 5.0, 5.6)
+    figure, grid = _style.canvas(2, len(sides), size, sharex=True, sharey="row")
     drawn: dict[str, Any] = {}
     for line_of, (value, label) in zip(grid, VALUES.items(), strict=True):
-        for axes, seen in zip(line_of, (True, False), strict=True):
+        for axes, seen in zip(line_of, sides, strict=True):
             drawn |= _panel(axes, records, page.rows, value, seen)
             axes.set_title("history in the prompt" if seen else "history out of sight")
         line_of[0].set_ylabel(label)
+        if value.endswith("bytes"):
+            line_of[0].set_yscale("log")
+            _style.decades(line_of[0].yaxis, line_of[0].get_ylim(), "B")
+        else:
+            line_of[0].set_ylim(bottom=0)
     for axes in grid[1]:
         axes.set_xlabel("prompt tokens with the history in sight")
     if len(sources.experiment.backbones) > 1:
         figure.suptitle(_style.short(backbone), fontsize=9)
-    handles = [_style.handle("bare backbone", **BARE)] if drawn else []
+    handles = [_style.handle("bare backbone", **BARE)]
     handles += [_style.handle(_style.short(row), **{**look, "linestyle": "-"}) for row, look in drawn.items()]
-    _style.legend(figure, handles)
     missing = [_style.short(row) for row in page.rows if row not in drawn]
-    if missing:
-        _style.note(figure, f"Without a measurement: {', '.join(missing)}.")
+    without = f" Without a measurement: {', '.join(missing)}." if missing else ""
+    _style.legend(figure, handles, f"The bare backbone has the history in its prompt.{without}")
     return figure
 
 
@@ -91,7 +102,7 @@ def _panel(axes: Axes, records: dict[str, EfficiencyRecord], rows: tuple[str, ..
             axes.plot([x for x, _ in points], [y for _, y in points], label=row, **drawn[row])
             lengths |= {x for x, _ in points}
     if not drawn:
-        _style.empty(axes, "No row was measured here.")
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_style.GREY)
         return {}
     if bare:
         axes.plot([x for x, _ in bare], [y for _, y in bare], label="bare backbone", **BARE)
@@ -99,11 +110,6 @@ def _panel(axes: Axes, records: dict[str, EfficiencyRecord], rows: tuple[str, ..
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(lengths), [f"{n:,}" for n in sorted(lengths)])
     axes.minorticks_off()
-    if value.endswith("bytes"):
-        axes.set_yscale("log")
-        _style.decades(axes.yaxis, "B")
-    else:
-        axes.set_ylim(bottom=0)
     axes.grid(color="0.92", linewidth=0.6)
     return drawn
 

@@ -71,32 +71,28 @@ def draw(sources: Sources, page: Page) -> Figure:
         line[0].set_ylim(len(page.rows) - 0.5, -0.5)
         if len(sources.experiment.backbones) > 1:
             line[0].set_ylabel(_style.short(backbone))
-    _style.legend(figure, [_style.handle(LABELS[c], **style) for c, style in LOOKS.items() if c in drawn])
-    if left_out := _without(sources.experiment, page):
-        _style.note(figure, left_out)
+    handles = [_style.handle(LABELS[c], **style) for c, style in LOOKS.items() if c in drawn]
+    _style.legend(figure, handles, _without(sources, page))
     return figure
 
 
 def _row(axes: Axes, sources: Sources, place: Place, position: int) -> set[str]:
-    drawn, missing = set(), False
-    for shift, (condition, style) in zip((-0.2, 0.05, 0.25), LOOKS.items(), strict=True):
-        at = place._replace(condition=condition)
-        estimate = gain(sources, at)
-        if estimate is None:
-            missing |= at in sources.declared and baseline(sources.experiment, at) in sources.declared
-            continue
+    """A row's gains, one a condition; gives the conditions that ran."""
+    places = [place._replace(condition=condition) for condition in LOOKS]
+    asked = [p for p in places if p in sources.declared and baseline(sources.experiment, p) in sources.declared]
+    found = {p.condition: e for p in asked if (e := gain(sources, p)) is not None}
+    for shift, (condition, estimate) in zip(_style.shifts(len(found), 0.24), found.items(), strict=True):
+        style = LOOKS[condition]
         _style.interval(axes, estimate, position + shift, color=style["color"])
         axes.plot(100 * estimate.value, position + shift, linestyle="none", markersize=5.5, **style)
-        drawn.add(condition)
-    if missing and not drawn:
-        axes.annotate("did not run", (0, position), xytext=(4, 0), textcoords="offset points", va="center",
-                      fontsize=7.5, color=GREY)  # fmt: skip
-    return drawn
+    if asked and not found:
+        _style.unrun(axes, position)
+    return set(found)
 
 
-def _without(experiment: Experiment, page: Page) -> str:
+def _without(sources: Sources, page: Page) -> str:
     """Conditions that no baseline of the experiment answers to."""
-    served = set(declared(experiment))
+    experiment, served = sources.experiment, sources.declared
     names = {t.name for t in page.tasks}
     reference = named(experiment, FROZEN) | named(experiment, FLOOR)
     alone = [

@@ -48,6 +48,13 @@ def facts(sources: Sources, place: Place, name: str) -> list[float]:
 
 def draw(sources: Sources, page: Page) -> Figure:
     [backbone] = page.backbones
+    told = any(
+        facts(sources, Place(backbone, row, task.name, condition), name)
+        for row in page.rows for task in page.tasks for condition in CONDITIONS for name in FACTS
+    )  # fmt: skip
+    if not told:
+        rows = ", ".join(map(_style.short, page.rows))
+        return _style.notice(f"What the states of {rows} on {_style.short(backbone)} say by layer is not recorded.")
     size = (7.2, 2.0 * len(page.tasks) + 0.9)
     figure, grid = _style.canvas(len(page.tasks), 2, size, sharex=True)
     drawn: dict[str, dict[str, Any]] = {}
@@ -88,7 +95,7 @@ def _panel(
             axes.plot(range(1, len(forget) + 1), forget, color=look["color"], linestyle="--", linewidth=1)
             dashed = True
     if not drawn:
-        said = "ran, but its facts by layer are not recorded" if ran else "did not run"
+        said = "ran, but this is not recorded" if ran else "did not run"
         _style.empty(axes, f"{_style.short(task)} {said}.")
         return {}, False
     axes.set_ylim(bottom=0)

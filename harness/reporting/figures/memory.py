@@ -67,16 +67,11 @@ def _floor(axes: Axes, estimate: Estimate | None) -> None:
 
 
 def _row(axes: Axes, sources: Sources, place: Place, position: int) -> set[str]:
-    """A row's arms, a little above one another so that their intervals do not hide each other; those that ran."""
-    drawn = set()
-    for shift, (arm, style) in zip((-0.24, 0.0, 0.18, 0.36), ARMS.items(), strict=True):
-        estimate = sources.summary.estimate(place._replace(arm=arm))
-        if estimate is None:
-            continue
-        _style.interval(axes, estimate, position + shift, color=style["color"])
-        axes.plot(100 * estimate.value, position + shift, linestyle="none", markersize=5.5, **style)
-        drawn.add(arm)
-    if not drawn and place in sources.declared:
-        axes.annotate("did not run", (0, position), xytext=(3, 0), textcoords="offset points", va="center",
-                      fontsize=7.5, color=GREY)  # fmt: skip
-    return drawn
+    """A row's arms; gives those that ran."""
+    found = {arm: e for arm in ARMS if (e := sources.summary.estimate(place._replace(arm=arm))) is not None}
+    for shift, (arm, estimate) in zip(_style.shifts(len(found)), found.items(), strict=True):
+        _style.interval(axes, estimate, position + shift, color=ARMS[arm]["color"])
+        axes.plot(100 * estimate.value, position + shift, linestyle="none", markersize=5.5, clip_on=False, **ARMS[arm])
+    if not found and place in sources.declared:
+        _style.unrun(axes, position)
+    return set(found)

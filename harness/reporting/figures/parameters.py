@@ -11,7 +11,6 @@ from harness.experiment import Experiment
 from harness.reporting import reported
 from harness.reporting.figures import _style
 from harness.reporting.figures._pages import Page, Sources, method, pages_of
-from harness.reporting.figures._style import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +86,7 @@ def draw(sources: Sources, page: Page) -> Figure:
         for axes, suffix in ((left, ""), (right, "%")):
             axes.set_xscale("log")
             axes.margins(x=0.22)
-            _style.decades(axes.xaxis, suffix)
+            _style.decades(axes.xaxis, axes.get_xlim(), suffix)
             axes.grid(axis="x", color="0.9", linewidth=0.6)
         left.set_xlabel("trainable parameters")
         right.set_xlabel("share of the backbone")
@@ -123,7 +122,7 @@ def _row(
             right.plot(share, at, marker="o", color="#0072B2", zorder=3, markersize=4.5)
             _text(right, share, at, f"{share:.2g}%" if share < 1 else f"{share:.3g}%")
     elif ours is None:
-        left.text(0.02, at, "did not run", transform=left.get_yaxis_transform(), va="center", fontsize=7.5, color=GREY)
+        _style.unrun(left, at)
 
 
 def _text(axes: Axes, x: float, y: float, text: str) -> None:

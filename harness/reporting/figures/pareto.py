@@ -13,7 +13,7 @@ from harness.experiment import Experiment
 from harness.reporting.figures import _style
 from harness.reporting.figures._labels import spread
 from harness.reporting.figures._pages import Page, Sources, pages_of, rows_where
-from harness.reporting.figures._style import GREY, OUT_OF_SIGHT
+from harness.reporting.figures._style import OUT_OF_SIGHT
 from harness.reporting.summary import Place
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ TASKS = 4
 """A page; each has two panels."""
 DIRECT = 8
 """Rows up to which names stand at the points; more are numbered."""
+HOLLOW = "Hollow: the history is in the prompt, so that all of it is kept, and the row stands on the right alone."
 CONDITIONS = (*OUT_OF_SIGHT, "replayed")
 """What a row is shown under: the first of these that it is asked."""
 
@@ -67,19 +68,25 @@ def draw(sources: Sources, page: Page) -> Figure:
     size = (7.6, 2.5 * len(page.tasks) + 0.6 + 0.17 * lines)
     figure, grid = _style.canvas(len(page.tasks), 2, size, sharey="row")
     shown: dict[int, Point] = {}
+    labelled: list[tuple[Axes, list[Point]]] = []
     for task, (kept, read) in zip(page.tasks, grid, strict=True):
         for axes, tokens in ((kept, False), (read, True)):
             points = _points(sources, backbone, task.name, page.rows, tokens=tokens)
-            _panel(axes, points, key)
+            _panel(axes, points)
+            labelled.append((axes, points))
             shown |= {point.number: point for point in points}
             axes.set_title(_style.short(task.name))
             axes.set_xlabel("prompt tokens read a question" if tokens else "bytes kept of a history")
+        read.tick_params(labelleft=not kept.has_data())
         kept.set_ylabel(f"{_style.short(sources.summary.primary_metric(task.name) or 'score', 14)} (%)")
     if len(sources.experiment.backbones) > 1:
         figure.suptitle(_style.short(backbone), fontsize=9)
-    _style.legend(figure, _key(shown, key))
-    _style.note(figure, "Rows that have the history in the prompt (replayed) keep all of it, so they stand on the "
-                        "right alone.")  # fmt: skip
+    handles = [_style.handle(f"{n} {_style.short(p.row)}", **_look(p)) for n, p in sorted(shown.items())]
+    _style.legend(figure, handles if key else [], _said(page, [p for _, points in labelled for p in points]))
+    _style.settle(figure)  # labels are placed among what has its place
+    for axes, points in labelled:
+        texts = [str(p.number) if key else _style.short(p.row, 18) for p in points]
+        spread(axes, [(p.cost or _nothing(points), p.score) for p in points], texts)
     return figure
 
 
@@ -108,44 +115,39 @@ def front(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def _panel(axes: Axes, points: Sequence[Point], key: bool) -> None:
+def _panel(axes: Axes, points: Sequence[Point]) -> None:
     if not points:
         _style.empty(axes, "No row of this kind ran here.")
         return
-    nothing = _axis(axes, [p.cost for p in points])
-    x = {p.number: p.cost or nothing for p in points}
+    _axis(axes, points)
+    x = {p.number: p.cost or _nothing(points) for p in points}
     best = front(points)
     if len(best) > 1:
-        axes.plot([x[p.number] for p in best], [p.score for p in best], color="0.6", linewidth=1.2,
+        axes.plot([x[p.number] for p in best], [p.score for p in best], color="0.75", linewidth=1.4,
                   drawstyle="steps-post", zorder=1, gid="front")  # fmt: skip
     for point in points:
         axes.plot(x[point.number], point.score, linestyle="none", markersize=6, **_look(point))
     top = max(p.score for p in points)
     axes.set_ylim(-0.06 * max(top, 5), 1.14 * max(top, 5))
     axes.grid(color="0.92", linewidth=0.6)
-    texts = [str(p.number) if key else _style.short(p.row, 18) for p in points]
-    spread(axes, [(x[p.number], p.score) for p in points], texts)
 
 
-def _axis(axes: Axes, costs: Sequence[float]) -> float:
-    """A log axis, on which a cost of nothing has a place of its own at the left; gives that place."""
-    some = [c for c in costs if c] or [1.0]
-    axes.set_xscale("log")
-    nothing = min(some) / 4
-    low, high = (nothing if 0 in costs else min(some)), max(some)
+def _nothing(points: Sequence[Point]) -> float:
+    """Where a cost of nothing stands on a log axis: a place of its own at the left."""
+    return min([p.cost for p in points if p.cost] or [1.0]) / 4
+
+
+def _axis(axes: Axes, points: Sequence[Point]) -> None:
+    """A log axis with room at the right for names."""
+    costs, nothing = [p.cost for p in points], _nothing(points)
+    low, high = (min(costs) or nothing), max(*costs, nothing)
     room = max(high / low, 4.0)
+    axes.set_xscale("log")
     axes.set_xlim(low / room**0.12, high * room**0.3)
-    _style.decades(axes.xaxis)
-    if 0 in costs:
-        from matplotlib.ticker import FixedLocator, FuncFormatter
-
-        ticks = [10.0**n for n in range(-3, 15) if min(some) / 2 <= 10.0**n <= high * 2]
-        axes.xaxis.set_major_locator(FixedLocator([nothing, *ticks]))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: "0" if value <= nothing * 1.01 else _style.magnitude(value))
-        )
+    zero = {nothing: "0"} if 0 in costs else {}
+    _style.decades(axes.xaxis, (nothing * 2.2 if zero else low / room**0.12, high * room**0.3), others=zero)
+    if zero:
         axes.axvline(nothing * 2, color="0.85", linewidth=0.6, linestyle=":")
-    return nothing
 
 
 def _look(point: Point) -> dict[str, Any]:
@@ -155,13 +157,8 @@ def _look(point: Point) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _key(shown: dict[int, Point], numbered: bool) -> list[Any]:
-    """Which row a number is, or, where names stand at the points, what filling means."""
-    if numbered:
-        return [_style.handle(f"{n} {_style.short(p.row)}", **_look(p)) for n, p in sorted(shown.items())]
-    kinds = {p.condition == "replayed" for p in shown.values()}
-    labels = {False: "history out of sight", True: "history in the prompt"}
-    return [
-        _style.handle(label, marker="o", color=GREY, markerfacecolor="white" if kind else GREY)
-        for kind, label in labels.items() if kind in kinds
-    ]  # fmt: skip
+def _said(page: Page, points: Sequence[Point]) -> str:
+    """What the marks do not say themselves."""
+    absent = [_style.short(row) for row in page.rows if not any(p.row == row for p in points)]
+    notes = [HOLLOW] if any(p.condition == "replayed" for p in points) else []
+    return " ".join([*notes, *([f"Did not run: {', '.join(absent)}."] if absent else [])])

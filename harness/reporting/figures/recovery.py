@@ -55,18 +55,20 @@ def draw(sources: Sources, page: Page) -> Figure:
     widths = [max(len(g), 2) for g in groups.values()]
     size = (0.9 + 0.78 * sum(widths), 0.9 + 2.0 * len(lines))
     figure, grid = _style.canvas(
-        len(lines), len(page.tasks), size, sharex="col", gridspec_kw={"width_ratios": widths}
+        len(lines), len(page.tasks), size, sharex="col", sharey="col", gridspec_kw={"width_ratios": widths}
     )
     arms: set[str] = set()
     marks: set[str] = set()
-    for (backbone, row), line in zip(lines, grid, strict=True):
+    for number, ((backbone, row), line) in enumerate(zip(lines, grid, strict=True)):
         for task, axes in zip(page.tasks, line, strict=True):
             place = Place(backbone, row, task.name, "removed")
             found, marked = _panel(axes, sources, place, groups[task.name])
             arms, marks = arms | found, marks | marked
-            axes.set_title(_style.short(task.name))
+            axes.set_title(_style.short(task.name) if number == 0 else "")
         label = row if len(sources.experiment.backbones) == 1 else f"{row}\n{_style.short(backbone)}"
         line[0].set_ylabel(f"{label}\n(%)" if len(label) > 14 else f"{label} (%)")
+    for axes in grid[-1]:  # after all is drawn, for it ends the scaling to the data
+        axes.set_ylim(bottom=0)
     _legend(figure, arms, marks)
     return figure
 
@@ -95,18 +97,22 @@ def _panel(axes: Axes, sources: Sources, place: Place, groups: list[str]) -> tup
                 continue
             x = group - 0.42 + (number + 0.5) * width
             axes.bar(x, 100 * estimate.value, width, edgecolor="black", linewidth=0.6, label=arm, **BARS[arm])
+            if estimate.value == 0 and estimate.low is None:  # a bar without height is no missing one
+                axes.annotate("0", (x, 0), xytext=(0, 1.5), textcoords="offset points", ha="center", fontsize=6)
             _style.interval(axes, estimate, x, upright=True, color="black", linewidth=0.9)
             printed = sources.printed.get((at, metric, category))
             if printed is not None:
-                mark = {"color": "black"} if ours else {"color": "0.6"}
-                axes.plot([x - width / 2, x + width / 2], [printed] * 2, linewidth=2.2, label="printed", **mark)
-                axes.plot(x, printed, marker="D", markersize=3.6, markeredgecolor="white", **mark)
+                axes.plot(x, printed, label="printed", clip_on=False, zorder=4, **_mark(ours))
                 marks.add("paper" if ours else "scale")
     axes.set_xticks(range(len(groups)), [_label(c) for c in groups])
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     return set(ran), marks
+
+
+def _mark(same: bool) -> dict[str, Any]:
+    return {"marker": "D", "markersize": 4.5, "linestyle": "none", "color": "black" if same else "0.45",
+            "markerfacecolor": "white", "markeredgewidth": 1.1}  # fmt: skip
 
 
 def _label(category: str) -> str:
@@ -120,11 +126,8 @@ def _legend(figure: Figure, arms: set[str], marks: set[str]) -> None:
         Patch(edgecolor="black", linewidth=0.6, label="own state" if arm == "own" else arm, **style)
         for arm, style in BARS.items() if arm in arms
     ]  # fmt: skip
-    look = {"linestyle": "-", "linewidth": 2.2, "marker": "D", "markersize": 3.6, "markeredgecolor": "white"}
     if "paper" in marks:
-        handles.append(_style.handle("the paper's Figure 2", **{**look, "color": "black"}))
+        handles.append(_style.handle("the paper's Figure 2", **_mark(True)))
     if "scale" in marks:
-        handles.append(_style.handle("† the paper, another backbone: for scale", **{**look, "color": "0.6"}))
+        handles.append(_style.handle("† the paper, another backbone: for scale", **_mark(False)))
     _style.legend(figure, handles)
-
-

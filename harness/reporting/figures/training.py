@@ -20,7 +20,7 @@ CAPTION = "Training loss by optimiser step of each row that learns, a line a see
 ROWS = 8
 STYLES = ("-", "--", ":", "-.")
 """One a seed."""
-SMOOTH = 20
+SMOOTH = 40
 """Stretches that the bold line has."""
 
 
@@ -88,9 +88,8 @@ def draw(sources: Sources, page: Page) -> Figure:
         if len(sources.experiment.backbones) > 1:
             axes.set_title(_style.short(backbone))
     grid[0, 0].set_ylabel("training loss")
-    _style.legend(figure, list(handles.values()))
-    if missing and handles:
-        _style.note(figure, f"Without a stored fit: {', '.join(_style.short(row) for row in dict.fromkeys(missing))}.")
+    absent = ", ".join(_style.short(row) for row in dict.fromkeys(missing))
+    _style.legend(figure, list(handles.values()), f"Without a stored fit: {absent}." if absent and handles else "")
     return figure
 
 
