@@ -75,7 +75,7 @@ def svg(experiment: Experiment, results: Path) -> dict[str, str]:
     for name, figure in _drawn(experiment, results):
         _style.settle(figure)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=_style.FORMATS["svg"])
+        _style.draw(figure, "svg", text)
         found[name] = text.getvalue()
     return found
 

@@ -66,7 +66,10 @@ def spread(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[st
 
 
 def _free(at: tuple[float, float], wide: float, taken: Sequence[Box], panel: Box) -> Box:
-    """The nearest box that meets no other and leaves the panel nowhere; the nearest of all where none is free."""
+    """The nearest box in the panel that meets no other, nor has one between itself and its point.
+
+    The nearest of all where none is free.
+    """
     first = None
     for x, y in _around(at, wide):
         box = Box(x - wide / 2, y - HIGH / 2, x + wide / 2, y + HIGH / 2)
@@ -74,7 +77,8 @@ def _free(at: tuple[float, float], wide: float, taken: Sequence[Box], panel: Box
         inside = (
             box.left >= panel.left and box.bottom >= panel.bottom and box.right <= panel.right and box.top <= panel.top
         )
-        if inside and not any(box.meets(other) for other in taken):
+        way = [Box(*(at[0] + t * (x - at[0]), at[1] + t * (y - at[1])) * 2) for t in (0.4, 0.6, 0.8)]
+        if inside and not any(step.meets(other) for other in taken for step in (box, *way)):
             return box
     assert first is not None
     return first

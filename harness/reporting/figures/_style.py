@@ -80,16 +80,35 @@ def save(figure: Figure, name: str, out: Path, kinds: Iterable[str] = ("pdf", "p
     settle(figure)
     written = []
     for kind in kinds:
-        path = out / f"{name}.{kind}"
-        with atomic(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=DPI, metadata=FORMATS[kind])
-        written.append(path)
+        with atomic(out / f"{name}.{kind}") as temporary:
+            draw(figure, kind, temporary)
+        written.append(out / f"{name}.{kind}")
     return written
+
+
+def draw(figure: Figure, kind: str, file: Any) -> None:
+    """Put a settled figure into a file; by its canvas alone, for ``savefig`` would place everything once more."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    makers: dict[str, Any] = {
+        "pdf": lambda: FigureCanvasPdf(figure).print_pdf,
+        "png": lambda: FigureCanvasAgg(figure).print_png,
+        "svg": lambda: FigureCanvasSVG(figure).print_svg,
+    }
+    dpi = figure.dpi
+    try:
+        makers[kind]()(file, metadata=FORMATS[kind])
+    finally:
+        figure.dpi = dpi  # which the formats of vectors change
 
 
 def settle(figure: Figure) -> None:
     """Place everything once, and no more."""
-    if figure.get_layout_engine() is not None:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 

@@ -89,7 +89,9 @@ def draw(sources: Sources, page: Page) -> Figure:
             axes.set_title(_style.short(backbone))
     grid[0, 0].set_ylabel("training loss")
     absent = ", ".join(_style.short(row) for row in dict.fromkeys(missing))
-    _style.legend(figure, list(handles.values()), f"Without a stored fit: {absent}." if absent and handles else "")
+    notes = ["Solid, dashed, dotted: seed by seed."] if len(sources.experiment.seeds) > 1 and handles else []
+    notes += [f"Without a stored fit: {absent}."] if absent and handles else []
+    _style.legend(figure, list(handles.values()), " ".join(notes))
     return figure
 
 
