@@ -5,8 +5,10 @@ import json
 import pytest
 
 from harness import records
+from harness.efficiency_records import EfficiencyRecord, Peaks, Point, Run, Side, save
+from harness.efficiency_records import figures as medians
 from harness.experiment import Experiment
-from harness.records import Costs
+from harness.records import Costs, Provenance
 from harness.reporting import figures
 from harness.reporting.figures import _pages, _style
 from harness.reporting.figures._labels import spread
@@ -173,21 +175,21 @@ def test_labels_lie_on_no_other(points):
     assert not any(a.overlaps(b) for n, a in enumerate(texts) for b in texts[n + 1 :])
 
 
-def test_parameters_and_their_share_are_the_records_and_the_paper_s(told, tmp_path):
-    chosen, results = told
-    figure, _ = drawn("parameters", chosen, results)
-    left = figure.axes[0]
-    values = [line.get_xdata()[0] for line in left.lines]
-    assert values.count(1_400_000) == 3
-    assert 4.87e6 in [pytest.approx(v) for v in values]
-    sizes = {"backbone": {"parameters": 140_000_000}}
-    path = next(results.rglob("delta_mem_tsw/**/record.json"))
-    record = records.load(path)
-    assert figures.parameters._size(sizes["backbone"]) == 140_000_000
-    assert record.costs.trainable_parameters == 1_400_000
+def test_parameters_and_their_share_are_the_records_and_the_paper_s(invented, tmp_path):
+    chosen = invented.experiment(rows=["frozen", "delta_mem_tsw"])
+    for cell in invented.cells(chosen):
+        answers = invented.samples(cell)
+        record = invented.record(cell, answers)
+        record.provenance.backbone["parameters"] = 140_000_000
+        records.save(record, answers, tmp_path / cell.path)
+    figure, _ = drawn("parameters", chosen, tmp_path)
+    left, right = figure.axes
+    assert sorted(float(line.get_xdata()[0]) for line in left.lines) == pytest.approx([1.4e6, 4.87e6])
+    assert sorted(float(line.get_xdata()[0]) for line in right.lines) == pytest.approx([0.12, 1.0])
+    assert [text.get_text() for text in left.texts + right.texts] == ["1.4M", "1%"]
 
 
-def test_curves_are_the_losses_of_the_fits(told, tmp_path):
+def test_curves_are_the_losses_of_the_fits(told):
     chosen, results = told
     figure, sources = drawn("training", chosen, results)
     lines = {line.get_label(): line for line in figure.axes[0].lines if not line.get_label().startswith("_")}
@@ -302,3 +304,54 @@ def test_what_is_only_measured_has_figures_of_speed_and_parameters():
     assert figures.names(chosen) == ["parameters", "efficiency"]
     alone = chosen.model_copy(update={"rows": chosen.rows[:1]})
     assert figures.names(alone) == ["efficiency"]
+
+
+def measured(row, speeds):
+    """A record of invented speeds, in tokens a second by prompt length, under ``replayed`` and ``removed``."""
+    points = []
+    for condition, factor in (("replayed", 1), ("removed", 2)):
+        for length, speed in speeds.items():
+            runs = [Run(read_seconds=0.0, prefill_seconds=1.0, decode_seconds=7 / (factor * speed))]
+            memory = Peaks(start_bytes=0, prefill_bytes=length * 1000, decode_bytes=length)
+            facts = {"prompt_tokens": length, "new_tokens": 8, "kv_bytes": 1, "state_bytes": 0, "answer_sha256": "a"}
+            side = Side(**facts, runs=runs, memory=memory, figures=medians(runs, memory, 8))
+            points.append(Point(condition=condition, prompt_length=length, decode_length=8, row=side, frozen=side))
+    provenance = Provenance(
+        config={}, config_hash="", commit="c" * 40, dirty=False, versions={}, backbone={}, data={}, prompt_hash="",
+        dtype="float32", attention="sdpa", batch_size=1, seed=0, device="Some CPU", threads=1,
+    )  # fmt: skip
+    return EfficiencyRecord(
+        experiment="speed", backbone="b", row=row, method=row, backbone_weights="random", method_weights="initial",
+        trainable_parameters=5, extra_parameters=0, memory="resident set of the process", warm_up=1, repeats=1,
+        points=points, provenance=provenance,
+    )  # fmt: skip
+
+
+def test_lines_of_efficiency_are_the_measurements(tmp_path):
+    chosen = Experiment.model_validate(
+        {"name": "speed", "backbones": {"b": {"random": "tiny"}}, "rows": ["frozen", "lora"], "efficiency": {}}
+    )
+    for row, speeds in (("frozen", {256: 10.0, 1024: 5.0}), ("lora", {256: 8.0, 1024: 4.0})):
+        save(measured(row, speeds), tmp_path)
+    assert [p.name for p in figures.write(chosen, tmp_path, tmp_path / "out")] == [
+        f"{name}.{kind}" for name in ("parameters", "efficiency") for kind in ("pdf", "png")
+    ]
+    figure, _ = drawn("efficiency", chosen, tmp_path)
+    shown = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(shown["lora"].get_xdata()) == [256, 1024]
+    assert list(shown["lora"].get_ydata()) == pytest.approx([8.0, 4.0])
+    out_of_sight = {line.get_label(): line for line in figure.axes[1].lines}
+    assert list(out_of_sight["lora"].get_ydata()) == pytest.approx([16.0, 8.0])
+    memory = {line.get_label(): line for line in figure.axes[2].lines}
+    assert list(memory["lora"].get_ydata()) == [256_000, 1_024_000]
+
+
+def test_a_row_that_was_not_measured_is_said(tmp_path):
+    chosen = Experiment.model_validate(
+        {"name": "speed", "backbones": {"b": {"random": "tiny"}}, "rows": ["frozen", "lora"], "efficiency": {}}
+    )
+    nothing = [Point(condition="removed", prompt_length=256, decode_length=8, status="skipped", reason="no file")]
+    for row in ("frozen", "lora"):
+        save(measured(row, {}).model_copy(update={"points": nothing}), tmp_path)
+    figure, _ = drawn("efficiency", chosen, tmp_path)
+    assert figure.axes[0].texts[0].get_text().replace("\n", " ") == "None of lora was measured on b."
