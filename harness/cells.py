@@ -267,6 +267,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
     record = _record(plan, asked, samples, failures, dict(found))
+    record.layers = memories.mean_layers(material.episodes) if plan.writes else {}
     wall = time.perf_counter() - start + lm.recalled.seconds
     plan.model_seconds = lm.spent.seconds
     record.costs = costs.model_copy(

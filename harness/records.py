@@ -146,6 +146,11 @@ class Record(_Part):
     visible_share: float | None = Field(
         None, description="Under `windowed`: mean share of the written history's tokens that stood in the prompt."
     )
+    layers: dict[str, list[float]] = Field(
+        {},
+        description="What the states that were written say by layer, mean over histories: norm, write_gate, and "
+        "forget_gate where it is a gate of its own. Empty: nothing is written, or the record is older.",
+    )
     # --- lm-eval's own names ---
     results: dict[str, Any] = {}
     group_subtasks: dict[str, list[str]] = {}

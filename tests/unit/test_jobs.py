@@ -77,6 +77,9 @@ def test_a_job_leaves_a_record_a_cell(done):
         assert record.provenance.fit["address"]
         assert record.costs.tokens_out == rows["new_tokens"].sum()
         assert record.costs.state_bytes == 2 * 8 * 8 * 4 or cell.endswith("replayed/own")
+        told = {} if cell.endswith("replayed/own") else {"norm": 2, "write_gate": 2}
+        assert {name: len(by_layer) for name, by_layer in record.layers.items()} == told
+        assert all(0 < gate < 1 for gate in record.layers.get("write_gate", ()))
         assert not (results / cell / "journal.jsonl").exists()
     json.loads((results / "x/tiny/delta_mem_tsw/seed1/fit.json").read_text())
 
@@ -128,6 +131,8 @@ def test_an_interrupted_evaluation_ends_as_an_unbroken_one(at, done, tmp_path, m
     assert len(answered) == 4 + 4 + 8 - at  # not one finished episode is done again
     for cell in facts["cells"]:
         pd.testing.assert_frame_equal(samples(tmp_path, cell), samples(results, cell))
+        whole, cut = (records.load(folder / cell / "record.json") for folder in (results, tmp_path))
+        assert cut.layers == whole.layers
 
 
 @pytest.mark.parametrize(("row", "conditions"), [("frozen", ["replayed"]), ("bm25_rag", ["own_text"])])
