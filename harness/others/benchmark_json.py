@@ -18,7 +18,7 @@ from harness.episodes import digest
 from harness.errors import HarnessError, nearest
 from harness.others.files import Rows
 from harness.others.own import answer
-from harness.others.table import Found, name_of, share
+from harness.others.table import Found, first_name, name_of, share
 from harness.tasks import tasks
 
 FORMAT = "benchmark JSON (rows of prediction and answer)"
@@ -131,16 +131,14 @@ def _answers(rows: Rows, found: Found) -> Iterator[Any]:
     for where, row in rows:
         told = _said(row)
         if told is not None and told != found.task.partition("@")[0] and told != found.task:
-            raise HarnessError(
-                f"{where}: the row is of task '{told}' and others of '{found.task}'; keep one task a file"
-            )
+            raise HarnessError(f"{where}: the row is of '{told}', others of '{found.task}'; keep one task a file")
         if found.task.startswith("locomo") and row.get("category") == ADVERSARIAL:
             adversarial += 1
             continue
         gold = next((key for key in GOLDS if key in row), "")
         if not gold and "instruction_id_list" not in row:
             raise HarnessError(f"{where}: the field 'answer' is missing; add the gold answer to the row")
-        name = next((name for key in IDS if (name := name_of(row.get(key)))), "")
+        name = first_name(row, IDS)
         if not name:
             content = digest(row)[:16]
             seen[content] += 1
@@ -151,9 +149,7 @@ def _answers(rows: Rows, found: Found) -> Iterator[Any]:
         unread |= {key for key, value in row.items() if key not in found.metrics and _score_like(key, value)}
         yield answer(where, name, full, set(found.metrics))
     if adversarial:
-        found.notes.append(
-            f"{adversarial} adversarial questions (category 5) are left out, as the paper leaves them out"
-        )
+        found.notes.append(f"{adversarial} adversarial questions (category 5) are left out, as in the paper")
     if unread:
         found.notes.append(f"scores that are not compared: {', '.join(sorted(unread))}")
 

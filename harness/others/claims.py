@@ -53,14 +53,15 @@ class Claim:
 
     def sentences(self) -> list[str]:
         """Plainly, with both figures."""
-        counted = f"; {self.otherwise} of {self.n} answers are scored otherwise" if self.otherwise else ""
+        some = f"{self.otherwise} of {self.n} answers {'is' if self.otherwise == 1 else 'are'} scored otherwise"
+        counted = f"; {some}" if self.otherwise else ""
         if self.holds:
             found = [f"the file says {percent(self.value)} for {self.name}, and {self.metric} gives the same{counted}"]
         else:
             other = f"; {self.same_as} gives what the file says" if self.same_as else ""
             found = [
                 f"the file says {percent(self.value)} for {self.name}, but {self.metric} gives {percent(self.ours)} "
-                f"({100 * self.difference:+.2f}){counted}{other}"
+                f"({signed(self.difference)}){counted}{other}"
             ]
         if self.total is not None and self.own is not None and abs(self.total - self.own) > TOLERANCE:
             found.append(
@@ -122,6 +123,12 @@ class Claims:
 
 def _mean(told: list[tuple[float, float]]) -> float | None:
     return math.fsum(v * t for v, t in told) / math.fsum(t for _, t in told) if told else None
+
+
+def signed(value: float) -> str:
+    """A difference in points of percent; none has no sign."""
+    points = round(100 * value, 2)
+    return f"{points:+.2f}" if points else "0.00"
 
 
 def percent(value: float) -> str:

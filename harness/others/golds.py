@@ -104,7 +104,7 @@ def official(scored: Task, found: Found, needed: bool) -> Golds | None:
     if scored.secret:
         if needed:
             raise HarnessError(
-                f"'{scored.name}' is scored by the order of options that the file itself has; leave --official-golds out"
+                f"'{scored.name}' is scored by the file's own order of options; leave --official-golds out"
             )
         found.notes.append("gold answers are not compared: the order of the options is the file's own")
         return None

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.experiment import DataSpec
 from harness.others.files import Rows, whole
 from harness.others.table import Answer, Found, first_name, name_of, share
+from harness.tasks import task as named_task
 from harness.tasks import tasks
 
 FORMAT = "lm-eval's sample log"
@@ -53,6 +55,7 @@ def read(path: Path, rows: Rows, task: str | None) -> Found:
         found.notes.append("there is no results JSON beside it, so that its claims are the means of its own lines")
     else:
         found.totals = _totals(results, theirs, found.metrics)
+        _invented(found, results, theirs)
     found.answers = _answers(rows, found, ours)
     return found
 
@@ -73,6 +76,21 @@ def _totals(results: dict[str, Any], theirs: str, metrics: Any) -> dict[str, flo
             metric, _, through = key.partition(",")
             found[_claim(metric, through, metrics)] = one[0]
     return found
+
+
+def _invented(found: Found, results: dict[str, Any], theirs: str) -> None:
+    """The questions of a task of ours that asked generated data, made again where their digest is the run's."""
+    try:
+        told = results["configs"][theirs]["metadata"]
+        source, seed, wanted = told["source"], int(str(told["data"]).rpartition(" ")[2]), told["hash"]
+    except (KeyError, TypeError, ValueError):
+        return
+    if source != "generated" or found.task not in tasks():
+        return
+    data = named_task(found.task).load(DataSpec(source="generated", seed=seed), "test", {})
+    if data.hash == wanted:
+        found.known = {q.id: q for e in data.episodes for q in e.questions}
+        found.roots = {q.id: e.root for e in data.episodes for q in e.questions}
 
 
 def _claim(metric: str, through: str, metrics: Any) -> str:

@@ -15,7 +15,7 @@ from harness.episodes import digest
 from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.others.files import Rows
-from harness.others.table import Answer, Found, count_of, name_of, share
+from harness.others.table import Answer, Found, count_of, first_name, share
 from harness.tasks import task as named
 from harness.tasks import tasks
 from harness.tasks.base import text_of
@@ -51,7 +51,7 @@ def answers(rows: Rows, ours: str) -> Iterator[Answer]:
     for where, row in rows:
         if row.get("task", ours) != ours:
             raise HarnessError(f"{where}: the field 'task' is another than '{ours}'; keep one task a file")
-        name = next((name for key in ("id", "_id", "question_id", "key") if (name := name_of(row.get(key)))), "")
+        name = first_name(row, ("id", "_id", "question_id", "key"))
         if not name:
             # By content, so that the order of lines does not matter.
             content = digest(row)[:16]
@@ -73,7 +73,7 @@ def answer(where: str, name: str, row: dict[str, Any], metrics: set[str]) -> Ans
         name,
         prediction,
         row,
-        root=next((root for key in ROOTS if (root := name_of(row.get(key)))), ""),
+        root=first_name(row, ROOTS),
         text=str(row.get("question") or row.get("prompt") or ""),
         claimed=told,
         tokens=count_of(row.get("new_tokens", row.get("output_len"))),
@@ -88,6 +88,8 @@ def samples(path: Path) -> Found:
     Raises:
         HarnessError: there is no whole record, its answers are not stored, or its data cannot be had.
     """
+    if not (path.parent / "record.json").is_file():
+        raise HarnessError(f"{path} has no record.json beside it, which tells its task; name the folder of a record")
     record = records.load(path.parent / "record.json")
     try:
         told = pd.read_parquet(path)
@@ -96,15 +98,13 @@ def samples(path: Path) -> Found:
         raise HarnessError(f"{path} cannot be read as Parquet ({reason}); run the cell again") from error
     if "answer" not in told:
         raise HarnessError(
-            f"{path} has no column 'answer', for answers to official data are not published; name the run that gave them"
+            f"{path} has no column 'answer', for answers to official data are not published; name the run itself"
         )
     try:
         experiment = Experiment.model_validate(record.provenance.config)
         spec = next(t for t in experiment.tasks if t.name == record.task)
     except (ValueError, StopIteration) as error:
-        raise HarnessError(
-            f"{path.parent}/record.json names no task of its own experiment; run the cell again"
-        ) from error
+        raise HarnessError(f"{path.parent}/record.json asks none of its own tasks; run the cell again") from error
     data = named(spec.task).load(experiment.data_of(spec), "test", spec.settings, spec.episodes)
     found = Found(SAMPLES, spec.task, ())
     found.known = {q.id: q for e in data.episodes for q in e.questions}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from harness.others.claims import percent
+from harness.others.claims import percent, signed
 from harness.others.scorer import Rescored
 from harness.rescoring import CAP_SHARE, FEW_CLUSTERS, SAME_SHARE
 from harness.statistics import FEWEST_CLUSTERS
@@ -27,7 +27,7 @@ def lines(found: Rescored) -> list[list[str]]:
             str(score.n),
             str(score.clusters),
             "; ".join(f"{100 * claim.value:.2f} ({claim.name})" for claim in claims),
-            "; ".join(f"{100 * claim.difference:+.2f}" for claim in claims),
+            "; ".join(signed(claim.difference) for claim in claims),
         ])  # fmt: skip
     return rows
 
@@ -41,7 +41,9 @@ def sentences(found: Rescored) -> list[str]:
     told += [found.cap.sentence(), _alike(found)]
     whole = next(iter(found.scores.values()))
     if whole.clusters < FEWEST_CLUSTERS:
-        told.append(f"{whole.clusters} source documents carry no interval: the scores speak of these contexts only")
+        told.append(
+            f"too few source documents for an interval ({whole.clusters}): the scores speak of these contexts only"
+        )
     elif whole.clusters < FEW_CLUSTERS:
         told.append(f"the intervals rest on {whole.clusters} source documents, which is few")
     if found.golds is not None:

@@ -1,4 +1,4 @@
-"""The one scorer of others' answers: both rules, intervals over root documents, and what the file claims beside them."""
+"""The one scorer of others' answers: both rules, intervals over root documents, the file's claims beside them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Cap:
     def sentence(self) -> str:
         """In words."""
         if self.rate is not None:
-            how = "" if self.known == self.n else ", as their lengths in bytes tell"
+            how = "" if self.known == self.n else ", as far as the text is all that was generated"
             return f"{100 * self.rate:.2f}% of the answers hit the cap of tokens{how}"
         if self.known + self.bounded == 0:
             return "how many answers hit the cap of tokens is unknown: the file has neither lengths nor finish reasons"
@@ -85,23 +85,26 @@ class _Table:
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     texts: Counter[bytes] = field(default_factory=Counter)
     golds: Counter[str] = field(default_factory=Counter)
-    seen: dict[tuple[str, int], tuple[str, bytes, dict[str, float]]] = field(default_factory=dict)
+    seen: dict[tuple[str, int], tuple[str, bytes]] = field(default_factory=dict)
+    """Where each question and draw stands, and the digest of its answer; in the order of ``rows``."""
     empty: int = 0
     hits: int = 0
     known: int = 0
     bounded: int = 0
 
     def add(self, answer: Answer, question: Question, root: str, name: str) -> None:
-        key = (answer.id, answer.draw)
+        key = (name, answer.draw)
         told = hashlib.sha256(answer.prediction.encode("utf-8", "surrogatepass")).digest()
         if answer.again:
-            self._repeat(answer, key, told)
+            self._repeat(answer, question, key, told)
             return
         if key in self.seen:
-            raise HarnessError(f"{answer.where}: the id '{answer.id}' stands in {self.seen[key][0]} already; keep one")
+            raise HarnessError(
+                f"{answer.where}: the question {name!r:.80} is answered in {self.seen[key][0]} already; keep one"
+            )
         ready = self.scored.answer(answer.prediction)
         earned = scores_of(self.scored, ready, question, answer.where)
-        self.seen[key] = answer.where, told, earned
+        self.seen[key] = answer.where, told
         columns = (name, "", root, question.category, answer.draw)
         for column, value in zip(("question_id", "history_id", "root", "category", "draw"), columns, strict=True):
             self.rows[column].append(value)
@@ -114,13 +117,15 @@ class _Table:
         self.golds[question.answers[0].casefold()] += 1
         self._cap(answer)
 
-    def _repeat(self, answer: Answer, key: tuple[str, int], told: bytes) -> None:
-        where, before, earned = self.seen[key]
+    def _repeat(self, answer: Answer, question: Question, key: tuple[str, int], told: bytes) -> None:
+        where, before = self.seen[key]
         if before != told:
             raise HarnessError(
-                f"{answer.where}: the id '{answer.id}' has another answer than in {where}; keep one run a file"
+                f"{answer.where}: the question {key[0]!r:.80} has another answer than in {where}; keep one run a file"
             )
-        self.claims.add(answer.claimed, earned)
+        self.claims.add(
+            answer.claimed, scores_of(self.scored, self.scored.answer(answer.prediction), question, answer.where)
+        )
 
     def _cap(self, answer: Answer) -> None:
         if answer.hit_cap is not None or (answer.tokens is not None and answer.cap is not None):
@@ -134,7 +139,8 @@ class _Table:
         columns = {}
         for metric in self.scored.metrics:
             columns.update(rescoring.columns(metric.name, self.scores[metric.name]))
-        return pd.DataFrame({**self.rows, **columns})
+        # Sorted, so that sums of floats do not know the order of the file.
+        return pd.DataFrame({**self.rows, **columns}).sort_values(["question_id", "draw"], ignore_index=True)
 
 
 def rescore(path: Path, task: str | None = None, overlay: Path | None = None, official: bool = False) -> Rescored:
@@ -193,7 +199,7 @@ def _question(
     if found.known is not None or official:
         if match is None:
             mend = "run the cell again" if found.known is not None else "leave --official-golds out"
-            raise HarnessError(f"{answer.where}: the question '{answer.id}' is none of the official ones; {mend}")
+            raise HarnessError(f"{answer.where}: the question {answer.id!r:.80} is none of the official ones; {mend}")
         if found.known is None and known and not answer.again:
             known.compare(_own(scored, answer, match), match[0])
         return match[0]
@@ -218,10 +224,8 @@ def _overlay(file: Path | None, scored: Task, table: _Table, found: Found) -> ov
     met = len(set(overlay.wrong) & set(table.rows["question_id"]))
     if not met:
         raise HarnessError(
-            f"{file} names no question of the answers; give them the ids of the official data, or set DELTA_MEM_DATA so "
+            f"{file} names no question of the answers; give them the official ids, or set DELTA_MEM_DATA so "
             "that they are found by their texts"
         )
-    found.notes.append(
-        f"'{CLEAN}' leaves out {met} of the {len(overlay.wrong)} questions that {overlay.source} found wrong"
-    )
+    found.notes.append(f"'{CLEAN}' leaves out {met} of the {len(overlay.wrong)} questions of {file}")
     return overlay
