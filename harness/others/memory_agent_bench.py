@@ -19,13 +19,14 @@ from harness.others.table import Answer, Found, count_of, name_of, share
 FORMAT = "MemoryAgentBench's result JSON"
 TASK = "memory_agent_bench"
 CLAIMS = {
-    "substring": ("eventqa_recall", "substring_exact_match"),
-    "exact": ("exact_match",),
-    "recall": ("recsys_recall@5",),
-    "option": ("exact_match",),
-    "f1": ("f1",),
+    "substring": "substring_exact_match",
+    "exact": "exact_match",
+    "recall": "recsys_recall@5",
+    "option": "exact_match",
+    "f1": "f1",
 }
-"""The benchmark's metric of each rule; the first that the file has."""
+"""The benchmark's metric of each rule; EventQA has one of its own."""
+EVENTS = "eventqa_recall"
 
 
 def fits(content: Any) -> bool:
@@ -47,10 +48,7 @@ def read(path: Path, content: dict[str, Any], task: str | None) -> Found:
     except HarnessError as error:
         raise HarnessError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
     rows = field(content, "data", list, str(path))
-    metric = next(
-        (name for name in CLAIMS[source.rule] if isinstance(rows[0], dict) and name in rows[0]) if rows else iter(()),
-        CLAIMS[source.rule][-1],
-    )
+    metric = EVENTS if source.short.startswith("eventqa") else CLAIMS[source.rule]
     averages = content.get("averaged_metrics")
     told = averages.get(metric) if isinstance(averages, dict) else None
     total = share(told / 100) if isinstance(told, int | float) and not isinstance(told, bool) else None
