@@ -69,7 +69,7 @@ def log(home, names, include, **options):
     tracker.save_results_aggregated(results, samples)
     for name, rows in samples.items():
         tracker.save_results_samples(name, rows)
-    found = {name: next((home / "canned").glob(f"samples_{name}_*.jsonl")) for name in names}
+    found = {name: next((home / "canned").glob(f"samples_{name}_[0-9]*.jsonl")) for name in names}
     return found, next((home / "canned").glob("results_*.json"))
 
 

@@ -11,9 +11,17 @@ from harness.others.formats import read
 
 def row(n, output, answer, source="factconsolidation_sh_6k", **more):
     return {
-        "output": output, "input_len": 900, "output_len": 3, "query_time_len": 0.1,
-        "memory_construction_time": 0.5, "answer": answer, "query": f"From memory: question {n}?", "query_id": n, "qa_pair_id": f"{source}_no{n}", **more,
-    }  # fmt: skip
+        "output": output,
+        "input_len": 900,
+        "output_len": 3,
+        "memory_construction_time": 0.5,
+        "query_time_len": 0.1,
+        "answer": answer,
+        "query": f"From memory: question {n}?",
+        "query_id": n,
+        "qa_pair_id": f"{source}_no{n}",
+        **more,
+    }
 
 
 def result(rows, source="factconsolidation_sh_6k", **averages):
