@@ -29,13 +29,10 @@ from harness.memories import Memories
 from harness.method import MemoryMethod
 from harness.overlay import Overlay
 from harness.progress import Progress
+from harness.rescoring import CAP_SHARE, FEW_CLUSTERS, SAME_SHARE
 from harness.tasks.base import Task, TaskData
 from harness.truncation import Views
 
-CAP_SHARE = 0.01
-"""Share of answers at the token cap above which a record warns (RIGOR 1)."""
-SAME_SHARE = 0.05
-FEW_CLUSTERS = 20
 WORST = ("error", "skipped", "unsupported")
 """Of the reasons why no question has an answer, the one that a cell is called by."""
 

@@ -3,7 +3,18 @@
 A file a group of commands, each of which joins the one app when it is imported.
 """
 
-from harness.cli import adapters, audit, contamination, evaluate, experiments, lists, measurements, reports, score
+from harness.cli import (
+    adapters,
+    audit,
+    contamination,
+    evaluate,
+    experiments,
+    lists,
+    measurements,
+    reports,
+    rescore,
+    score,
+)
 from harness.cli._common import PLUGINS, app
 
 __all__ = [
@@ -17,5 +28,6 @@ __all__ = [
     "lists",
     "measurements",
     "reports",
+    "rescore",
     "score",
 ]
