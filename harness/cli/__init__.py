@@ -3,7 +3,7 @@
 A file a group of commands, each of which joins the one app when it is imported.
 """
 
-from harness.cli import adapters, contamination, evaluate, experiments, lists, measurements, reports, score
+from harness.cli import adapters, contamination, doctor, evaluate, experiments, lists, measurements, reports, score
 from harness.cli._common import PLUGINS, app
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "adapters",
     "app",
     "contamination",
+    "doctor",
     "evaluate",
     "experiments",
     "lists",
