@@ -57,7 +57,7 @@ class _Heard(LogitsProcessor):
 
 
 def run(method: MemoryMethod, probe: Sequence[Episode], condition: str) -> list[GateOutcome]:
-    """Every gate on answers, then the method's own.
+    """The method's own gates, then those on answers.
 
     Args:
         probe: One or two episodes, with questions worded as they will be asked.
@@ -71,19 +71,19 @@ def run(method: MemoryMethod, probe: Sequence[Episode], condition: str) -> list[
     bare = {"input_ids": torch.tensor([[*_question(backbone, first).ids]], device=backbone.device)}
     with torch.no_grad():
         before = backbone.model(**bare).logits
+    found = method.gates(probe)
     try:
         state = method.write(first.history) if condition != STREAMED else None
         asked = _asked(method, first, state, condition)
     except Exception as error:  # the same will befall its questions, which count it one by one
         said = f"not proven, for the probe met {type(error).__name__}"
-        return [GateOutcome(name="isolation.answers", status="warn", note=said), *method.gates(probe)]
+        return [*found, GateOutcome(name="isolation.answers", status="warn", note=said)]
     alone = _scores(backbone, [asked.prompt], asked.steering)[0]
-    found = _isolation(method, first, others, state, condition, alone)
+    found += _isolation(method, first, others, state, condition, alone)
     found += _equality(backbone, asked, alone)
-    found += method.gates(probe)
-    return found if any(g.name == "isolation.backbone" for g in found) else [
-        *found, frozen_backbone(backbone, before, bare)
-    ]  # fmt: skip
+    if not any(gate.name == "isolation.backbone" for gate in found):
+        found.append(frozen_backbone(backbone, before, bare))
+    return found
 
 
 def _short(episode: Episode) -> Episode:
