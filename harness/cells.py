@@ -47,6 +47,7 @@ class JobContext:
     results: Path
     fit: dict[str, Any] | None
     gates: list[GateOutcome] = field(default_factory=list)
+    certificate: records.Certificate | None = None
 
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
@@ -359,6 +360,7 @@ def _record(
         status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
         failures=failures,
         gates=[*job.gates, counted],
+        certificate=job.certificate,
         warnings=_warnings(plan, samples) if len(samples) else [],
         provenance=_provenance(plan),
         questions=samples["question_id"].nunique(),
