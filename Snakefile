@@ -85,7 +85,7 @@ rule tables:
 
 rule figures:
     input:
-        RUN.evaluated,
+        RUN.evaluated + RUN.measured,
     output:
         expand(AT + "/figures/{file}", file=FIGURES),
     log:

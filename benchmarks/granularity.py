@@ -36,7 +36,7 @@ def measure(name: str, results: Path, out: Path | None = None) -> list[Measured]
     Raises:
         HarnessError: there are no records or fits, or no task of the experiment disturbs a history.
     """
-    from harness.reporting import doses
+    from harness.reporting.figures import doses
 
     found = table(name, results)
     if out is not None:

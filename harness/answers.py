@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import scoring
 from harness.data.files import unrepeated
-from harness.episodes import widening
+from harness.episodes import Question, widening
 from harness.errors import HarnessError, nearest
 from harness.tasks.base import Task, text_of
 
@@ -55,7 +55,7 @@ def score(
         HarnessError: the task has no such metric, a line is wrong, or there is none.
     """
     names = metrics_of(scored, rule, metric)
-    found = [_one(scored, row, names, where, raw) for where, row in _rows(lines, source)]
+    found = [_one(scored, row, names, where, raw) for where, row in rows(lines, source)]
     if not found:
         raise HarnessError(f"{source} holds no line to score; give JSON lines of prediction and gold")
     return found
@@ -89,14 +89,19 @@ def means(found: Iterable[Scored]) -> Iterator[tuple[str, float, int]]:
         yield f"{name}/{category}" if category else name, scoring.mean(values), len(values)
 
 
-def _rows(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of JSON lines, each with file and line; empty lines are passed over.
+
+    Raises:
+        HarnessError: a line is no UTF-8, no JSON or no object.
+    """
     for number, line in enumerate(lines, 1):
         where = f"{source}, line {number}"
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             if not text.strip():
                 continue
-            row = json.loads(text, object_pairs_hook=partial(unrepeated, where=where), parse_constant=_refuse)
+            row = json.loads(text, object_pairs_hook=partial(unrepeated, where=where), parse_constant=refuse)
         except UnicodeDecodeError as error:
             raise HarnessError(f"{where}: no UTF-8 (byte {error.start}); save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
@@ -106,7 +111,8 @@ def _rows(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, dict[str, 
         yield where, row
 
 
-def _refuse(constant: str) -> None:
+def refuse(constant: str) -> None:
+    """For ``parse_constant``: NaN and the infinities are no JSON."""
     raise ValueError(f"{constant} is none of its numbers")
 
 
@@ -119,13 +125,22 @@ def _one(scored: Task, row: dict[str, Any], names: list[str], where: str, raw: b
             raise HarnessError(f"the field 'id' is {type(name).__name__}, not str or int; give one of these or none")
     except HarnessError as error:
         raise HarnessError(f"{where}: {error}") from error
+    scores = scores_of(scored, prediction if raw else scored.answer(prediction), question, where)
+    return Scored({m: scores[m] for m in names}, question.category, name)
+
+
+def scores_of(scored: Task, answer: str, question: Question, where: str) -> dict[str, float]:
+    """Every metric of an answer to a question that came from a file; ``where`` names file and line.
+
+    Raises:
+        HarnessError: the task's rule cannot be applied to the question's values.
+    """
     try:
-        scores = scored.score(prediction if raw else scored.answer(prediction), question)
+        return scored.score(answer, question)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, re.error) as error:
         # Some rules are lm-eval's, which ask of their fields more than a type: a known relation, a pattern.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = type(error).__name__ if scored.secret else " ".join(f"{type(error).__name__}: {error}".split())
         raise HarnessError(
             f"{where}: the rule of '{scored.name}' cannot be applied to its values ({reason}); compare the fields "
             "beside 'prediction' with the benchmark's file"
         ) from error
-    return Scored({m: scores[m] for m in names}, question.category, name)

@@ -29,13 +29,10 @@ from harness.memories import Memories
 from harness.method import MemoryMethod
 from harness.overlay import Overlay
 from harness.progress import Progress
+from harness.rescoring import CAP_SHARE, FEW_CLUSTERS, SAME_SHARE
 from harness.tasks.base import Task, TaskData
 from harness.truncation import Views
 
-CAP_SHARE = 0.01
-"""Share of answers at the token cap above which a record warns (RIGOR 1)."""
-SAME_SHARE = 0.05
-FEW_CLUSTERS = 20
 WORST = ("error", "skipped", "unsupported")
 """Of the reasons why no question has an answer, the one that a cell is called by."""
 
@@ -50,6 +47,7 @@ class JobContext:
     results: Path
     fit: dict[str, Any] | None
     gates: list[GateOutcome] = field(default_factory=list)
+    certificate: records.Certificate | None = None
 
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
@@ -267,6 +265,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
     record = _record(plan, asked, samples, failures, dict(found))
+    record.layers = memories.mean_layers(material.episodes) if plan.writes else {}
     wall = time.perf_counter() - start + lm.recalled.seconds
     plan.model_seconds = lm.spent.seconds
     record.costs = costs.model_copy(
@@ -361,6 +360,7 @@ def _record(
         status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
         failures=failures,
         gates=[*job.gates, counted],
+        certificate=job.certificate,
         warnings=_warnings(plan, samples) if len(samples) else [],
         provenance=_provenance(plan),
         questions=samples["question_id"].nunique(),

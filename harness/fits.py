@@ -11,17 +11,19 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from harness.backbones import Backbone
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.method import MemoryMethod
 from harness.progress import Progress
 from harness.records import write_json
+
+if TYPE_CHECKING:
+    from harness.backbones import Backbone
 
 LEARNED, REFERENCE = "fits", "reference/fits"
 """Where fits lie below the results folder: those learned here, and those that came with the repository."""

@@ -6,7 +6,8 @@ forms of comparison stand here; a method with gates of its own says what is comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "SHARP",
     "GateError",
     "GateOutcome",
+    "attention",
     "frozen_backbone",
     "in_situ",
     "relative",
@@ -98,3 +100,14 @@ def frozen_backbone(backbone: Backbone, before: Tensor, probe: dict[str, Any]) -
         difference,
         0.0,
     )
+
+
+@contextlib.contextmanager
+def attention(backbone: Backbone, implementation: str) -> Iterator[None]:
+    """The model with another attention backend inside the block."""
+    before = backbone.model.config._attn_implementation
+    backbone.model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        backbone.model.set_attn_implementation(before)

@@ -20,7 +20,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, efficiency, efficiency_records, fits, overlay, records, tuning
+from harness import backbones, cells, certificate, efficiency, efficiency_records, fits, overlay, records, tuning
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
@@ -36,13 +36,15 @@ from harness.truncation import views_of
 
 ROOM = 256
 """Tokens of the window that a history leaves to the question and its template, beside the answer's."""
+PROBED = ("removed", "own_text", "windowed", "replayed")
+"""Conditions in the order in which gates prefer them: where the memory alone speaks, it shows most."""
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Do one job.
 
     Args:
-        request: ``kind`` (prepare, fit, evaluate, measure), ``experiment`` (resolved), ``backbone``, ``row``,
+        request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
             ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file).
 
     Raises:
@@ -58,7 +60,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         progress=Progress(request.get("progress")),
     )
     plug(work.experiment.plugins)
-    kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure}
+    kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
     return kinds[request["kind"]](work)
 
 
@@ -197,7 +199,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         opened = time.perf_counter()
         if missing:
             work.progress.update("gates", 0, 1)
-            job.gates = method.gates(_probe(missing))
+            _prove(job, missing)
         gated = time.perf_counter()
         _answer(missing, work.progress)
     facts = {
@@ -210,6 +212,28 @@ def _evaluate(work: _Work) -> dict[str, Any]:
     }
     records.write_json(work.folder / "evaluated.json", facts)
     return facts
+
+
+def _prove(job: cells.JobContext, plans: Sequence[cells.Plan]) -> None:
+    """Let the job's gates be passed on a probe of its own episodes, under a condition in which its memory acts."""
+    asked = {plan.cell.condition for plan in plans}
+    condition = next(c for c in PROBED if c in asked)
+    job.gates = certificate.run(job.method, _probe(plans), condition)
+    fit = (job.fit or {}).get("address", "")
+    job.certificate = certificate.certify(job.method, job.gates, fit, job.experiment.run.batch_size)
+
+
+def _doctor(work: _Work) -> dict[str, Any]:
+    """The gates alone: what each measured, and the certificate that the job's records would carry."""
+    wanted = cells_of(work.experiment, work.job)
+    with work.method() as method:
+        job = cells.JobContext(work.experiment, work.job, method, work.results, _restored(work, method))
+        _prove(job, [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)])
+    assert job.certificate is not None
+    return {
+        "gates": [gate.model_dump(mode="json") for gate in job.gates],
+        "certificate": job.certificate.model_dump(mode="json"),
+    }
 
 
 def _answer(plans: Sequence[cells.Plan], progress: Progress) -> None:

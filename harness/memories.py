@@ -12,6 +12,9 @@ from harness import arms
 from harness.episodes import Episode, Query, continued
 from harness.method import Effort, MemoryMethod, MemoryState
 
+BY_EPISODE = ("states", "layers")
+"""What :class:`Spent` tells of each episode."""
+
 
 @dataclass
 class Spent:
@@ -24,6 +27,8 @@ class Spent:
     """What the method says that its writes took."""
     states: dict[str, int] = field(default_factory=dict)
     """Bytes of what was written, by episode."""
+    layers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """What the states say by layer, by episode."""
     read: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
@@ -38,8 +43,8 @@ class Spent:
         return self.write + self.read + self.prefill + self.decode
 
     def __add__(self, other: Spent) -> Spent:
-        summed = {name: getattr(self, name) + getattr(other, name) for name in vars(self) if name != "states"}
-        return Spent(**summed, states=self.states | other.states)
+        summed = {name: getattr(self, name) + getattr(other, name) for name in vars(self) if name not in BY_EPISODE}
+        return Spent(**summed, **{name: getattr(self, name) | getattr(other, name) for name in BY_EPISODE})
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Spent:
@@ -67,6 +72,8 @@ class Memories:
     """Episodes whose writes an earlier process has accounted for: they are made again and cost nothing again."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of every state that was ever written, by episode."""
+    layers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """What those states say by layer, by episode; nothing where they say none."""
     writing_seconds: float = 0.0
     """In all writes, charged or not."""
 
@@ -101,6 +108,8 @@ class Memories:
                 self.refused[episode.id] = error
                 raise
         self.spent.states[episode.id] = self.sizes[episode.id] = state.nbytes() if state is not None else 0
+        if state is not None and (told := state.describe().get("layers")):
+            self.spent.layers[episode.id] = self.layers[episode.id] = told
         if state is not None and episode.id not in self.charged:
             encoded, _ = self.method.backbone.encode(new.messages, system=new.system)
             self.spent.written += len(encoded)
@@ -130,11 +139,19 @@ class Memories:
         """An earlier process has written these states and told what they cost."""
         self.charged |= spent.states.keys()
         self.sizes |= spent.states
+        self.layers |= spent.layers
 
     def mean_bytes(self) -> int:
         """Of what is kept of a history; histories of which nothing is kept do not count."""
         kept = [size for size in self.sizes.values() if size]
         return round(sum(kept) / len(kept)) if kept else 0
+
+    def mean_layers(self, episodes: Sequence[Episode]) -> dict[str, list[float]]:
+        """What the states of these episodes say by layer, mean over those that were written and say it."""
+        told = [self.layers[e.id] for e in episodes if e.id in self.layers]
+        names = dict.fromkeys(name for layers in told for name in layers)
+        columns = {name: list(zip(*(t[name] for t in told if name in t), strict=True)) for name in names}
+        return {name: [round(sum(values) / len(values), 4) for values in by] for name, by in columns.items()}
 
     def shuffled(self, episode: Episode) -> MemoryState | None:
         """The state after the episode's messages in another order, written whole."""

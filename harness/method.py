@@ -103,7 +103,10 @@ class MemoryState(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """A few JSON values for the record: kind, counts, norms."""
+        """A few JSON values for the record: kind, counts, norms.
+
+        ``layers``, where there is such a thing: lists of one number a layer, by name (as in ``Record.layers``).
+        """
 
     @abstractmethod
     def save(self, directory: Path) -> None:

@@ -84,8 +84,10 @@ class Pipeline:
 
     @property
     def figures(self) -> list[str]:
-        """Its figures, which are of answers."""
-        return ["memory.pdf", "memory.png"] if self.experiment.tasks else []
+        """Its figures, each as PDF and PNG."""
+        from harness.reporting import figures
+
+        return [f"{name}.{kind}" for name in figures.names(self.experiment) for kind in ("pdf", "png")]
 
     @property
     def reporting(self) -> str:

@@ -40,6 +40,18 @@ class GateOutcome(_Part):
     note: str = ""
 
 
+class Certificate(_Part):
+    """Under what the gates were passed, so that `harness doctor` can be asked of the same again."""
+
+    digest: str = Field(
+        description="sha256 of backbone digest, method, settings, fit, dtype, attention, batch size and kind of device."
+    )
+    dtype: str
+    attention: str
+    passed: list[str] = []
+    warned: list[str] = []
+
+
 class Failure(_Part):
     """A question that has no answer: it is counted, not scored."""
 
@@ -137,6 +149,7 @@ class Record(_Part):
     )
     failures: list[Failure] = Field([], description="Questions without an answer; `scores` are over the others.")
     gates: list[GateOutcome] = []
+    certificate: Certificate | None = Field(None, description="Absent in records that are older than it.")
     warnings: list[str] = Field([], description="RIGOR 1 WARN lines; they travel into the table's notes.")
     costs: Costs = Costs()
     provenance: Provenance
@@ -145,6 +158,11 @@ class Record(_Part):
     lost_share: float = Field(0.0, description="Mean share of history tokens lost to cutting.")
     visible_share: float | None = Field(
         None, description="Under `windowed`: mean share of the written history's tokens that stood in the prompt."
+    )
+    layers: dict[str, list[float]] = Field(
+        {},
+        description="What the states that were written say by layer, mean over histories: norm, write_gate, and "
+        "forget_gate where it is a gate of its own. Empty: nothing is written, or the record is older.",
     )
     # --- lm-eval's own names ---
     results: dict[str, Any] = {}

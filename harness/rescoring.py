@@ -19,6 +19,12 @@ from harness.scoring import weight
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task
 
+CAP_SHARE = 0.01
+"""Share of answers at the token cap above which a record warns (RIGOR 1)."""
+SAME_SHARE = 0.05
+"""Share of empty answers, and of equal ones beyond what the gold answers have, above which it does."""
+FEW_CLUSTERS = 20
+
 
 def scores(scored: Task, answers: pd.DataFrame) -> dict[str, records.Score]:
     """Every metric over all questions, and by category where the task has some."""

@@ -3,19 +3,35 @@
 A file a group of commands, each of which joins the one app when it is imported.
 """
 
-from harness.cli import adapters, compare, contamination, evaluate, experiments, lists, measurements, reports, score
+from harness.cli import (
+    adapters,
+    audit,
+    compare,
+    contamination,
+    doctor,
+    evaluate,
+    experiments,
+    lists,
+    measurements,
+    reports,
+    rescore,
+    score,
+)
 from harness.cli._common import PLUGINS, app
 
 __all__ = [
     "PLUGINS",
     "adapters",
     "app",
+    "audit",
     "compare",
     "contamination",
+    "doctor",
     "evaluate",
     "experiments",
     "lists",
     "measurements",
     "reports",
+    "rescore",
     "score",
 ]

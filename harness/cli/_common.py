@@ -82,8 +82,8 @@ def load(name: str, changes: list[str]) -> Experiment:
 
 def hand_in(
     kind: str, experiment: Experiment, backbone: str, row: str, seed: int, results: Path, retrain: bool
-) -> None:
-    """Hand one job in and show how far it is until it is done."""
+) -> dict[str, Any]:
+    """Hand one job in, show how far it is until it is done, and give its result."""
     from harness.errors import nearest
     from harness.progress import follow
 
@@ -109,7 +109,7 @@ def hand_in(
         "progress": str(log),
     }
     with follow(log, label):
-        submit(request)
+        return submit(request)
 
 
 def table(title: str, heads: list[str], rows: list[list[str]], numbers_from: int | None = None) -> None:

@@ -136,11 +136,14 @@ def _paper(summary: Summary, as_json: bool) -> None:
     from harness.reporting.render import cell, number
 
     found = reported.comparisons(summary.experiment, summary)
-    missing: list[Any] = getattr(reported, "not_run", lambda *_: [])(summary.experiment, summary)
-    counts = dict(sorted(Counter(c.verdict for c in found).items())) | ({"not run": len(missing)} if missing else {})
+    missing = reported.not_run(summary.experiment, summary)
+    counted = Counter([*(c.verdict for c in found), *(printed.verdict for printed in missing)])
+    counts = {verdict: counted[verdict] for verdict in reported.VERDICTS if counted[verdict]}
     if as_json:
         lines = [_plain(c) for c in found]
-        typer.echo(json.dumps({"experiment": summary.experiment.name, "scores": lines, "verdicts": counts}, indent=1))
+        unrun = [{**m._asdict(), "score": m.score._asdict()} for m in missing]
+        told = {"scores": lines, "not_run": unrun, "verdicts": counts}
+        typer.echo(json.dumps({"experiment": summary.experiment.name, **told}, indent=1))
         return
     rows = [
         [c.place.backbone, c.place.row, c.place.condition, c.place.task, c.score, cell(c.ours), f"{c.printed:.2f}",

@@ -57,17 +57,3 @@ def fit(
 ) -> None:
     """Fit a row on a backbone, or restore the fit that its address names."""
     hand_in("fit", load(name, changes), backbone, row, seed, results, retrain)
-
-
-@app.command()
-def rescore(name: Name = DEFAULT, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
-    """Score stored answers again by the tasks' rules as they are now, without a model."""
-    from harness import provenance, rescoring
-    from harness.tasks import tasks
-
-    experiment = load(name, changes)
-    for path in rescoring.rescore(experiment, results, provenance.code()[0]):
-        typer.echo(path)
-    for spec in experiment.tasks:
-        if tasks()[spec.task].secret:
-            typer.echo(f"note: '{spec.name}' keeps its scores, for its answers are stored nowhere", err=True)

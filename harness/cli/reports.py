@@ -60,6 +60,6 @@ def publish(name: Name, changes: Changes = [], results: Results = RESULTS) -> No
 
     experiment = load(name, changes)
     folder = copy(experiment, results)
-    for room in (tables, figures) if experiment.tasks else (tables,):
+    for room in (tables, figures):
         for path in room.write(experiment, folder.parent, folder / room.__name__.rsplit(".", 1)[-1]):
             typer.echo(path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from harness import efficiency_records
-from harness.records import SAMPLE_COLUMNS, Costs, Failure, GateOutcome, Provenance, Record, Score
+from harness.records import SAMPLE_COLUMNS, Certificate, Costs, Failure, GateOutcome, Provenance, Record, Score
 from harness.reporting.render import markdown
 
 LM_EVAL = (
@@ -37,7 +37,7 @@ A row whose speed and memory are measured leaves `results/<experiment>/<backbone
 def document() -> str:
     """The text of ``docs/records.md``."""
     parts = [HEAD]
-    parts += [_section(model) for model in (Record, Score, Failure, GateOutcome, Costs, Provenance)]
+    parts += [_section(model) for model in (Record, Score, Failure, GateOutcome, Certificate, Costs, Provenance)]
     columns = "\n".join(f"| `{name}` | {markdown(text)} |" for name, text in SAMPLE_COLUMNS.items())
     parts.append(f"## samples.parquet\n\nOne row a question and draw.\n\n| column | holds |\n|---|---|\n{columns}\n")
     measured = ("EfficiencyRecord", "Point", "Side", "Figures", "Run", "Peaks")

@@ -1,8 +1,9 @@
 """The paper's printed numbers (``tables/reported``) beside ours, with the verdict of RIGOR 3.
 
-``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to, and what the
-paper leaves open about a row (one whose settings differ from the preset's goes by ``settings``); the other files hold
-what is printed, in percent.
+``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to, what the paper leaves
+open about a row (``undisclosed``), in what ours is known to be another (``differs``), and why it is read as it is
+(``reading``); one whose settings differ from the preset's goes by ``settings``. ``bands.csv`` holds the points within
+which two means count as equal, fixed beforehand; the other files hold what is printed, in percent.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
 
 from harness import statistics
-from harness.experiment import BackboneSpec, Experiment, TaskSpec
+from harness.experiment import BackboneSpec, Experiment, RowSpec, TaskSpec
 from harness.records import Record
+from harness.reporting import aggregates
+from harness.reporting.aggregates import GAIN, OVERALL, Score
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
 
-FOLDER = Path(__file__).parents[2] / "tables" / "reported"
+FOLDER = aggregates.FOLDER
 MAIN_BACKBONE = "Qwen3-4B-Instruct"
 """The paper's own headline backbone: shown for scale beside a backbone that the paper does not have."""
-SMALLEST_BAND = 1.0
-"""Points within which two means count as equal; one question, where that is more."""
+VERDICTS = (
+    "reproduced", "compatible", "not reproduced", "inconclusive", "not comparable", "setting undisclosed", "not run",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,37 @@ class Comparison:
     method: str
     """The paper's name of the row."""
     verdict: str
+    """One of ``VERDICTS``."""
     reason: str
+    dagger: bool = False
+    """The two must not be held against each other, or not without ``reason``."""
 
     @property
     def score(self) -> str:
         return f"{self.metric}, {self.category}" if self.category else self.metric
+
+
+class NotRun(NamedTuple):
+    """A printed number that no record of ours stands beside."""
+
+    backbone: str
+    """The paper's."""
+    method: str
+    score: Score
+    printed: float
+    verdict: str = "not run"
+
+
+class Answer(NamedTuple):
+    """A line of ``rows.csv``: which of the paper's rows a row of ours answers to."""
+
+    row: str
+    condition: str
+    settings: dict[str, Any]
+    method: str
+    undisclosed: str
+    differs: str
+    reading: str
 
 
 @cache
@@ -61,60 +90,159 @@ def printed() -> pd.DataFrame:
     return table.assign(value=table["value"].astype(float)).reset_index(drop=True)
 
 
+def answers() -> list[Answer]:
+    """The lines of ``rows.csv``, those of a preset's own settings first."""
+    lines = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False, converters={"settings": _settings})
+    return [Answer(*line) for line in lines.itertuples(index=False)]
+
+
+class Column(NamedTuple):
+    """A line of ``scores.csv``: the printed score that a metric or category of a task answers to."""
+
+    task: str
+    metric: str
+    category: str
+    score: Score
+    questions: int
+    """Of the whole benchmark."""
+
+
+def columns() -> dict[str, list[Column]]:
+    """The lines of ``scores.csv``, by task."""
+    found: dict[str, list[Column]] = {}
+    for line in pd.read_csv(FOLDER / "scores.csv", keep_default_na=False).itertuples():
+        score = Score(line.benchmark, line.reported_metric, line.subset)
+        found.setdefault(line.task, []).append(
+            Column(line.task, line.metric, line.category, score, int(line.questions))
+        )
+    return found
+
+
+def bands() -> dict[Score, float]:
+    """Points within which two means of a score count as equal."""
+    table = pd.read_csv(FOLDER / "bands.csv", keep_default_na=False)
+    return {Score(line.benchmark, line.metric, line.subset): float(line.band) for line in table.itertuples()}
+
+
+def answering(known: list[Answer], row: RowSpec, condition: str) -> tuple[list[Answer], bool]:
+    """The paper's rows that one of ours answers to under a condition, and whether its settings are theirs.
+
+    Where they are not, the paper's rows of the preset stand beside it for scale.
+    """
+    mine = [line for line in known if (line.row, line.condition) == (row.method, condition)]
+    same = [line for line in mine if line.settings == row.with_]
+    return (same, True) if same else (mine[:1], False)
+
+
 def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     """Ours beside the paper's, for each cell that ran and that the paper has a number for."""
-    rows = pd.read_csv(FOLDER / "rows.csv", keep_default_na=False, converters={"settings": _settings})
-    scores = pd.read_csv(FOLDER / "scores.csv", keep_default_na=False)
+    within, asked, known = bands(), columns(), answers()
     specs = {r.row: r for r in experiment.rows}
     tasks = {t.name: t for t in experiment.tasks}
+    metrics = {name: summary.metrics(name) for name in tasks}
     found = []
     for place in summary.places:
-        row = specs[place.row]
-        names = rows[(rows["row"] == row.method) & (rows["condition"] == place.condition)]
-        if place.arm != "own" or names.empty:
+        lines, alike = answering(known, specs[place.row], place.condition) if place.arm == "own" else ([], False)
+        if not lines:
             continue
-        # Else the paper's row of the preset, for scale.
-        line = next((entry for entry in names.itertuples() if entry.settings == row.with_), names.iloc[0])
-        method, undisclosed, alike = line.method, line.undisclosed, line.settings == row.with_
-        spec = experiment.backbones[place.backbone]
-        for entry in scores[scores["task"] == tasks[place.task].task].itertuples():
-            if entry.metric not in summary.metrics(place.task):
+        spec, task = experiment.backbones[place.backbone], tasks[place.task]
+        backbone = spec.reported_as or MAIN_BACKBONE
+        for entry in asked.get(task.task, []):
+            if entry.metric not in metrics[place.task]:
                 continue
+            score = entry.score
             ours = summary.estimate(place, entry.metric, entry.category)
-            backbone = spec.reported_as or MAIN_BACKBONE
-            value = _printed_value(backbone, method, entry.benchmark, entry.reported_metric, entry.subset)
+            line, value = next(
+                ((li, v) for li in lines if (v := value_of(backbone, li.method, score)) is not None), (lines[0], None)
+            )
             if ours is None or value is None:
                 continue
             records = summary.records_of(place)
-            reason = ", ".join(_differences(spec, alike, tasks[place.task], records, ours.n, int(entry.questions)))
-            if reason:
-                verdict = "not comparable"
-            elif undisclosed:
-                verdict, reason = "setting undisclosed", undisclosed
-            else:
-                means = [100 * v for v in summary.seed_values(place, entry.metric, entry.category)]
-                fitted = any(record.provenance.fit for record in records)
-                verdict = statistics.verdict(means, value, max(SMALLEST_BAND, 100 / ours.n), not fitted)
+            reasons = list(differences(spec, alike, task, records, ours.n, entry.questions))
+            held = not (reasons or line.differs or line.undisclosed)
+            means = summary.seed_values(place, entry.metric, entry.category) if held else []
+            verdict, reason = judged(
+                line, reasons, [100 * m for m in means], value, within[score], not any(map(is_random, records))
+            )
+            dagger = verdict == "not comparable" or bool(line.reading)
             found.append(
-                Comparison(place, entry.metric, entry.category, ours, value, backbone, method, verdict, reason)
+                Comparison(
+                    place, entry.metric, entry.category, ours, value, backbone, line.method, verdict, reason, dagger
+                )
             )
     return found
+
+
+def judged(
+    line: Answer, reasons: list[str], ours: list[float], printed: float, band: float, deterministic: bool
+) -> tuple[str, str]:
+    """Verdict and reason of our numbers, one a seed, beside a printed one; all in points.
+
+    Args:
+        line: What is known of the paper's row.
+        reasons: What keeps ours from being held against the printed number, beside that.
+        band: Points within which they count as equal.
+        deterministic: Nothing of it is drawn, neither in training nor in decoding.
+    """
+    reasons = [*reasons, *filter(None, [line.differs])]
+    if reasons:
+        verdict, reason = "not comparable", ", ".join(reasons)
+    elif line.undisclosed:
+        verdict, reason = "setting undisclosed", line.undisclosed
+    else:
+        verdict, reason = str(statistics.verdict(ours, printed, band, deterministic)), ""
+    return verdict, "; ".join(filter(None, [reason, line.reading]))
+
+
+def not_run(experiment: Experiment, summary: Summary) -> list[NotRun]:
+    """What the paper prints in Tables 1 to 4 and Figure 2 of the experiment's backbones and no cell of ours answers to.
+
+    A backbone that the paper does not have is held to its headline backbone. Averages over benchmarks and differences
+    are left out: they are run where their parts are.
+    """
+    specs, tasks = {r.row: r for r in experiment.rows}, {t.name: t.task for t in experiment.tasks}
+    asked, known = columns(), answers()
+    metrics = {name: summary.metrics(name) for name in tasks}
+    ran: set[tuple[str, str, Score]] = set()
+    for place in summary.places:
+        backbone = experiment.backbones[place.backbone].reported_as or MAIN_BACKBONE
+        lines = answering(known, specs[place.row], place.condition)[0] if place.arm == "own" else []
+        for entry in asked.get(tasks[place.task], []):
+            if entry.metric in metrics[place.task]:
+                ran |= {(backbone, line.method, entry.score) for line in lines}
+    wanted = {spec.reported_as or MAIN_BACKBONE for spec in experiment.backbones.values()}
+    found = []
+    for line in printed().itertuples():
+        key = (line.backbone, line.method, Score(line.benchmark, line.metric, line.subset))
+        if line.backbone in wanted and line.method != GAIN and key[2] != OVERALL and key not in ran:
+            found.append(NotRun(*key, float(line.value)))
+    return found
+
+
+def is_random(record: Record) -> bool:
+    """Whether another seed would give other answers: something was fitted, or answers are sampled."""
+    sampled = record.configs.get(record.task, {}).get("generation_kwargs", {}).get("do_sample", False)
+    return bool(record.provenance.fit) or bool(sampled)
 
 
 def _settings(text: str) -> dict[str, Any]:
     return yaml.safe_load(text) or {}
 
 
-def _printed_value(backbone: str, method: str, benchmark: str, metric: str, subset: str) -> float | None:
-    table = printed()
-    wanted = {"backbone": backbone, "method": method, "benchmark": benchmark, "metric": metric, "subset": subset}
-    hit = table
-    for column, name in wanted.items():
-        hit = hit[hit[column] == name]
-    return None if hit.empty else float(hit.iloc[0]["value"])
+def value_of(backbone: str, method: str, score: Score) -> float | None:
+    """What the paper prints, in percent; None where it has no such number."""
+    return _values().get((backbone, method, score))
 
 
-def _differences(
+@cache
+def _values() -> dict[tuple[str, str, Score], float]:
+    return {
+        (line.backbone, line.method, Score(line.benchmark, line.metric, line.subset)): float(line.value)
+        for line in printed().itertuples()
+    }
+
+
+def differences(
     backbone: BackboneSpec, alike: bool, task: TaskSpec, records: list[Record], n: int, full: int
 ) -> Iterator[str]:
     """What keeps our number from being held against the printed one."""

@@ -154,16 +154,20 @@ class DeltaMem(AdapterMethod):
         keys and values of the one before and at position 0, with the state, and of message writes the open segment,
         carried on. Keys and values are never more than a window's, however long the history is.
         """
-        from methods.delta_mem._state import DeltaState, stacked
+        from methods.delta_mem._cache import Tally
+        from methods.delta_mem._state import DeltaState, Gates, stacked
 
         before = state if isinstance(state, DeltaState) else None
         cache = self.memory.memory_cache(before.rows() if before else None)
+        cache.tallies = [Tally() for _ in cache.states]
         ids, owner = self.backbone.encode(history.messages, system=history.system, unit=self.unit)
         for part in self._contexts(history, len(ids)):
             cache.reset()
             self.feed(cache, ids[part], owner[part])
         self.memory.commit(cache)
-        return DeltaState(stacked(cache.states), len(ids) + (before.tokens if before else 0))
+        tokens = len(ids) + (before.tokens if before else 0)
+        gates = Gates.of(cache.tallies, self.config.couple_lambda)
+        return DeltaState(stacked(cache.states), tokens, gates + before.gates if before and before.gates else gates)
 
     def _contexts(self, history: History, tokens: int) -> list[slice]:
         """What is read in one context: whole messages, and of one beyond the window as much as it holds."""

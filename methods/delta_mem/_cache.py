@@ -30,6 +30,23 @@ class Segments:
     """[B, M], how many tokens that were."""
 
 
+@dataclass
+class Tally:
+    """The gates of what one memory has written, summed over writes."""
+
+    sums: Tensor | None = None
+    """[2], in float64: of the write gate β and of 1 - λ, each a mean over gate entries."""
+    writes: int = 0
+    """Tokens or, of message writes, messages."""
+
+    def add(self, write: Tensor, log_keep: Tensor, mask: Tensor | None) -> None:
+        """Take in the gates of a forward's writes, [B, T, N, g]; those under a false ``mask`` [B, T] are none."""
+        gates = torch.stack([write, -torch.expm1(log_keep)]).double().flatten(3).mean(-1)
+        sums = (gates if mask is None else gates * mask).sum((1, 2))
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.writes += gates[0].numel() if mask is None else int(mask.sum())
+
+
 class MemoryCache(DynamicCache):
     """Keys, values and the memory's state for one batch.
 
@@ -71,6 +88,8 @@ class MemoryCache(DynamicCache):
         """Where reads are kept when asked for: a list a layer of [B, T, R]."""
         self.gates: list[Tensor] | None = None
         """Where mean write gates are kept when asked for: one number a layer and forward."""
+        self.tallies: list[Tally] | None = None
+        """Where the gates of all writes are summed when asked for: one a layer."""
 
     # --- what the memories ask ---
 

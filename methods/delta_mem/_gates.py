@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
-from harness.gates import GateOutcome, frozen_backbone, in_situ, relative, require, sharp
+from harness.gates import GateOutcome, attention, frozen_backbone, in_situ, relative, require, sharp
 from methods.delta_mem import _plain
 
 if TYPE_CHECKING:
@@ -134,17 +134,6 @@ def _whole(method: DeltaMem, probe: Probe) -> Outcome:
 
 
 @contextlib.contextmanager
-def _attention(backbone: Backbone, implementation: str) -> Iterator[None]:
-    """The model with another attention backend inside the block."""
-    before = backbone.model.config._attn_implementation
-    backbone.model.set_attn_implementation(implementation)
-    try:
-        yield
-    finally:
-        backbone.model.set_attn_implementation(before)
-
-
-@contextlib.contextmanager
 def _fp32(backbone: Backbone) -> Iterator[None]:
     """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number.
 
@@ -256,7 +245,7 @@ def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
 
 
 def _with_attention(method: DeltaMem, probe: Probe, implementation: str) -> Outcome:
-    with _attention(method.backbone, implementation):
+    with attention(method.backbone, implementation):
         return _whole(method, probe)
 
 
@@ -272,6 +261,6 @@ def _bare(backbone: Backbone, probe: Probe, way: str) -> float:
 
     base = logits()
     if way in ("eager", "sdpa"):
-        with _attention(backbone, way):
+        with attention(backbone, way):
             return relative(logits(), base)
     return relative(logits(gap=7) if way.startswith("padding") else logits(rows=2), base)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from methods.delta_mem._cache import MemoryCache, Segments
+from methods.delta_mem._cache import MemoryCache, Segments, Tally
 from methods.delta_mem._config import DeltaMemConfig
 from methods.delta_mem._recurrence import compiles, scan
 
@@ -143,6 +143,8 @@ class DeltaMemory(nn.Module):
             cache.gates.append(self._mean_gate(x, call.mask))
         if prepared.fused and x.shape[1] <= FEW and call.members is None:
             z = F.linear(x, prepared.packed)
+            if cache.tallies is not None and cache.writes:
+                self._keys_values_gates(z[..., self.config.width :], state, cache.tallies[layer], call.mask)
             reads, state = prepared.fused(z, call.mask, state, *prepared.biases, self.config, cache.writes)
         else:
             reads, state = self._attend_many(x, prepared.packed, call, state, layer)
@@ -154,7 +156,8 @@ class DeltaMemory(nn.Module):
         R = self.config.width
         if call.cache.writes and call.members is None:
             z = F.linear(x, packed)
-            k, v, gates = self._keys_values_gates(z[..., R:], state)
+            tally = call.cache.tallies and call.cache.tallies[layer]
+            k, v, gates = self._keys_values_gates(z[..., R:], state, tally, call.mask)
             reads, state = scan(self._squash(z[..., :R], state), k, v, *_masked(gates, call.mask), state)
         else:
             reads = torch.einsum("bnij,btnj->btni", state, self._squash(F.linear(x, packed[:R]), state))
@@ -170,7 +173,8 @@ class DeltaMemory(nn.Module):
             return
         state = cache.state(layer)
         mean = pending.sums / pending.counts.clamp_min(1).unsqueeze(-1)
-        k, v, gates = self._keys_values_gates(mean, state)
+        tally = cache.tallies and cache.tallies[layer]
+        k, v, gates = self._keys_values_gates(mean, state, tally, pending.counts > 0)
         cache.keep(layer, scan(k, k, v, *_masked(gates, pending.counts > 0), state)[1])
         cache.pending[layer] = None
 
@@ -202,8 +206,13 @@ class DeltaMemory(nn.Module):
         z = z.to(state.dtype).unflatten(-1, (self.config.num_state_heads, self.config.r))
         return F.normalize(z.tanh(), dim=-1, eps=1e-6) if self.config.normalize_qk else z
 
-    def _keys_values_gates(self, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """k, v [B, T, N, r] and (log keep, erase, write) [B, T, N, g] from packed projections without q."""
+    def _keys_values_gates(
+        self, z: Tensor, state: Tensor, tally: Tally | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """k, v [B, T, N, r] and (log keep, erase, write) [B, T, N, g] from packed projections without q.
+
+        A ``tally`` takes in the gates of the writes that ``mask`` [B, T] leaves.
+        """
         config, R, G = self.config, self.config.width, self.beta_bias.numel()
         z = z.to(state.dtype)
         k = self._squash(z[..., :R], state)
@@ -218,6 +227,8 @@ class DeltaMemory(nn.Module):
         elif config.state_update_mode == "lambda_outside":
             erase = beta * log_lam.exp()
         log_lam, erase, beta = (g.unflatten(-1, (config.num_state_heads, -1)) for g in (log_lam, erase, beta))
+        if tally:
+            tally.add(beta, log_lam, mask)
         return k, v, (log_lam, erase, beta)
 
     def _mean_gate(self, x: Tensor, mask: Tensor | None) -> Tensor:

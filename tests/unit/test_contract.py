@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from harness import generation
+from harness import certificate, generation
 from harness.episodes import History, Message, Query
 from harness.errors import HarnessError, UnsupportedError
 from harness.experiment import Budget
@@ -114,6 +114,16 @@ def test_leaving_a_steering_and_closing_restore_the_backbone(row, tiny, make, ep
     assert not method.backbone.adapters
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.backbone.model.modules())
     assert not any(p.requires_grad for p in method.backbone.model.parameters())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_gates_are_passed(row, make, episodes):
+    method = make(row)
+    for condition in method.capabilities.arms:
+        found = certificate.run(method, episodes[:2], condition)
+        names = [gate.name for gate in found]
+        assert {"isolation.answers", "equality.answers_batch", "isolation.backbone"} <= set(names)
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("row", ROWS)

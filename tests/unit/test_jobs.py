@@ -77,6 +77,9 @@ def test_a_job_leaves_a_record_a_cell(done):
         assert record.provenance.fit["address"]
         assert record.costs.tokens_out == rows["new_tokens"].sum()
         assert record.costs.state_bytes == 2 * 8 * 8 * 4 or cell.endswith("replayed/own")
+        told = {} if cell.endswith("replayed/own") else {"norm": 2, "write_gate": 2}
+        assert {name: len(by_layer) for name, by_layer in record.layers.items()} == told
+        assert all(0 < gate < 1 for gate in record.layers.get("write_gate", ()))
         assert not (results / cell / "journal.jsonl").exists()
     json.loads((results / "x/tiny/delta_mem_tsw/seed1/fit.json").read_text())
 
@@ -128,6 +131,8 @@ def test_an_interrupted_evaluation_ends_as_an_unbroken_one(at, done, tmp_path, m
     assert len(answered) == 4 + 4 + 8 - at  # not one finished episode is done again
     for cell in facts["cells"]:
         pd.testing.assert_frame_equal(samples(tmp_path, cell), samples(results, cell))
+        whole, cut = (records.load(folder / cell / "record.json") for folder in (results, tmp_path))
+        assert cut.layers == whole.layers
 
 
 @pytest.mark.parametrize(("row", "conditions"), [("frozen", ["replayed"]), ("bm25_rag", ["own_text"])])
@@ -173,9 +178,14 @@ def failing(monkeypatch, error, when=lambda history: True):
     monkeypatch.setattr(Bm25Rag, "write", write)
 
 
-def test_failures_are_counted_and_not_scored(tmp_path, monkeypatch):
-    seen = []
-    failing(monkeypatch, ValueError("odd"), lambda h: not seen.append(h) and len(seen) == 2)
+@pytest.fixture
+def second(episodes):
+    """Whether a history is the second episode's."""
+    return lambda history: history.messages == episodes[1].history.messages
+
+
+def test_failures_are_counted_and_not_scored(tmp_path, monkeypatch, second):
+    failing(monkeypatch, ValueError("odd"), second)
     evaluate(tmp_path, "bm25_rag")
     (path,) = tmp_path.rglob("record.json")
     record = records.load(path)
@@ -223,20 +233,21 @@ def test_the_other_cells_of_a_job_are_answered_all_the_same(tmp_path, monkeypatc
     assert not list(tmp_path.rglob("evaluated.json"))
 
 
-def test_one_error_among_questions_that_are_not_held_is_no_mistake(tmp_path, monkeypatch):
+def test_one_error_among_questions_that_are_not_held_is_no_mistake(tmp_path, monkeypatch, second):
     from baselines.bm25_rag import Bm25Rag
 
-    raised = iter([ValueError("odd"), *[UnsupportedError("by nature")] * 9])
-    monkeypatch.setattr(Bm25Rag, "write", lambda self, history, state=None: (_ for _ in ()).throw(next(raised)))
+    def write(self, history, state=None):
+        raise ValueError("odd") if second(history) else UnsupportedError("by nature")
+
+    monkeypatch.setattr(Bm25Rag, "write", write)
     evaluate(tmp_path, "bm25_rag")
     record = records.load(next(tmp_path.rglob("record.json")))
     assert record.status == "error"
     assert {f.status for f in record.failures} == {"error", "unsupported"}
 
 
-def test_a_question_that_met_an_error_is_asked_again(tmp_path, monkeypatch):
-    seen = []
-    failing(monkeypatch, ValueError("odd"), lambda h: not seen.append(h) and len(seen) == 2)
+def test_a_question_that_met_an_error_is_asked_again(tmp_path, monkeypatch, second):
+    failing(monkeypatch, ValueError("odd"), second)
     evaluate(tmp_path, "bm25_rag")
     monkeypatch.undo()
     assert evaluate(tmp_path, "bm25_rag")["answered"] == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
@@ -290,3 +290,29 @@ def test_a_session_that_cannot_be_written_leaves_the_later_ones_without_an_answe
 def test_one_person_has_no_donor(tmp_path):
     with pytest.raises(HarnessError, match="two root documents"):
         run(tmp_path, episodes=1)
+
+
+def test_what_states_say_by_layer_is_averaged_over_the_episodes_asked_for(make, written):
+    class Told:
+        def __init__(self, norm):
+            self.norm = norm
+
+        def nbytes(self):
+            return 8
+
+        def describe(self):
+            return {"layers": {"norm": self.norm}}
+
+    memories = Memories(make(), KNOWN)
+    norms = iter(([1.0, 3.0], [3.0, 5.0]))
+    memories.method.write = lambda *_: Told(next(norms))
+    first, other = CHAIN[0], replace(CHAIN[0], id="another")
+    assert memories.mean_layers([first]) == {}
+    memories.of(first)
+    memories.of(other)
+    assert memories.mean_layers([first, other]) == {"norm": [2.0, 4.0]}
+    assert memories.mean_layers([first]) == {"norm": [1.0, 3.0]}
+    again = Memories(make(), KNOWN)
+    again.account(Spent.of(asdict(memories.take())))  # as the journal of a process that was cut off tells it
+    assert again.mean_layers([first, other]) == {"norm": [2.0, 4.0]}
+    assert again.mean_bytes() == 8

@@ -109,10 +109,11 @@ def test_the_plan_names_every_cell(capsys):
 MEASURE = {"experiment": "efficiency", "set": "run.executor=inline"}
 
 
-def test_what_is_only_measured_has_tables_and_no_figures():
+def test_what_is_only_measured_has_tables_and_figures_of_speed():
     run = Pipeline(MEASURE)
     assert run.evaluated == []
-    assert run.figures == []
+    stems = ("parameters", "efficiency", "efficiency-2", "efficiency-3")
+    assert run.figures == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
     assert run.tables == ["main.tex", "main.md", "main.csv", "efficiency.tex", "efficiency.md", "efficiency.csv"]
     assert run.measured[0].parts[-2:] == ("frozen", "efficiency.json")
 

@@ -15,7 +15,7 @@ from harness import jobs
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
 from harness.registry import resolve
-from harness.reporting import doses
+from harness.reporting.figures import doses
 from harness.tasks import task
 
 TASK = """

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from harness import certificate
 from harness.gates import GateError
 from harness.registry import resolve
 from methods.delta_mem import DeltaMem, _layer, _model
@@ -25,7 +26,7 @@ def gates(tiny, shake, episodes):
         cls, config = resolve(row, settings)
         method = cls(config, tiny(shape, **options), seed)
         shake(method.memory, 0.1, seed)
-        return method.gates(episodes)
+        return certificate.run(method, episodes[:2], "removed")
 
     return run
 
@@ -167,6 +168,18 @@ def backbone_drifts(patch):
     patch.setattr(_layer.DeltaMemLayer, "forward", broken)
 
 
+def donor_state_used(patch):
+    """Whoever asks gets the memory that was written last."""
+    write, steer, last = DeltaMem.write, DeltaMem.steer, []
+
+    def remembering(self, history, state=None):
+        last.append(write(self, history, state))
+        return last[-1]
+
+    patch.setattr(DeltaMem, "write", remembering)
+    patch.setattr(DeltaMem, "steer", lambda self, state, query, **how: steer(self, last[-1], query, **how))
+
+
 CAUGHT_BY = {
     mask_all_false: "activity.state",
     mask_inverted_where_padded: "equality.padding",
@@ -182,6 +195,7 @@ CAUGHT_BY = {
     scaling_missing: "equality.definition",
     corrections_never_added: "activity.read",
     backbone_drifts: "isolation",
+    donor_state_used: "isolation.answers",
 }
 
 
@@ -220,7 +234,7 @@ def test_broken_message_writes_are_caught(mutation, gate, gates, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("row", ROWS)
 def test_healthy_variants_pass(row, dtype, gates):
-    for seed in range(5):
+    for seed in range(50):
         outcomes = gates(row, seed, dtype=dtype)
         assert len({g.name for g in outcomes}) == len(outcomes) > 15
         assert all(g.value is not None for g in outcomes)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import atomic
+from harness.reporting.figures import _style
+from harness.reporting.figures._style import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, one a row."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LABELS = {
     "noise": "formatting marks a telling",
     "between": "formatting messages a telling",
@@ -29,34 +27,14 @@ def write(frame: pd.DataFrame, out: Path) -> list[Path]:
     Args:
         frame: As ``benchmarks.granularity.table`` gives it.
     """
-    import matplotlib
-    from matplotlib import pyplot
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rc("font", size=9)
-        matplotlib.rc("pdf", fonttype=42)
-        matplotlib.rc("axes.spines", top=False, right=False)
-        pyplot.switch_backend("agg")
-        figure = _draw(frame)
-        written = []
-        for name, metadata in (("granularity.pdf", {"CreationDate": None}), ("granularity.png", {"Software": None})):
-            with atomic(out / name) as temporary:
-                figure.savefig(temporary, format=name[-3:], dpi=200, metadata=metadata)
-            written.append(out / name)
-        pyplot.close(figure)
-    return written
+    with _style.settled("granularity"):
+        return _style.save(_draw(frame), "granularity", out)
 
 
 def _draw(frame: pd.DataFrame) -> Figure:
-    from matplotlib import pyplot
-
     kinds = [kind for kind in LABELS if (frame["kind"] == kind).any()]
     rows = list(dict.fromkeys(zip(frame["backbone"], frame["row"], strict=True)))
-    figure, grid = pyplot.subplots(
-        2, len(kinds), figsize=(1.0 + 2.1 * len(kinds), 4.6), sharex="col", sharey="row", squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    figure, grid = _style.canvas(2, len(kinds), (1.0 + 2.1 * len(kinds), 4.6), sharex="col", sharey="row")
     for kind, (recall, state) in zip(kinds, grid.T, strict=True):
         for n, (backbone, row) in enumerate(rows):
             style = {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)], "markersize": 4}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.experiment import Experiment, RowSpec
 from harness.registry import resolve
+from harness.reporting.figures import _style
+from harness.reporting.figures._pages import Page, Sources
 from harness.reporting.summary import Place, Summary
 
 if TYPE_CHECKING:
@@ -25,23 +27,27 @@ RANKS: tuple[dict[str, Any], ...] = (
 """One hue from light to dark, so that ranks keep their order in grey and to every eye; markers tell them apart too."""
 CONTROLS = {"donor": {"linestyle": "--", "color": "#D55E00"}, "mean": {"linestyle": ":", "color": "0.35"}}
 CEILING = "frozen"
+CAPTION = (
+    "Recall against the number of pairs stored, a line a rank r, with 95% intervals, beside the best that a control "
+    "arm gets at any rank and the backbone with the pairs in its prompt."
+)
 
 
-def applies(experiment: Experiment) -> bool:
-    """Whether the experiment asks the task by numbers of pairs, of rows that differ in rank."""
-    return any(t.task == TASK and t.settings.get("mixed") for t in experiment.tasks) and len(_panels(experiment)) > 0
+def pages(experiment: Experiment) -> list[Page]:
+    """One a backbone, where the task is asked by numbers of pairs, of rows that differ in rank."""
+    tasks = [t for t in experiment.tasks if t.task == TASK and t.settings.get("mixed")]
+    panels = _panels(experiment) if tasks else {}
+    rows = tuple(row for ranks in panels.values() for row in ranks.values())
+    return [Page((backbone,), tuple(tasks[:1]), rows) for backbone in experiment.backbones if rows]
 
 
-def draw(experiment: Experiment, summary: Summary) -> Figure:
-    """The figure, for the experiment's first backbone."""
-    from matplotlib import pyplot
-
-    backbone = next(iter(experiment.backbones))
-    task = next(t.name for t in experiment.tasks if t.task == TASK)
+def draw(sources: Sources, page: Page) -> Figure:
+    experiment, summary = sources.experiment, sources.summary
+    [backbone], task = page.backbones, page.tasks[0].name
     panels, counts = _panels(experiment), summary.categories(task)
-    figure, line = pyplot.subplots(
-        1, len(panels), figsize=(1.2 + 2.5 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
-    )
+    if not counts:
+        return _style.notice(f"{_style.short(task)} did not run on {_style.short(backbone)}.")
+    figure, line = _style.canvas(1, len(panels), (1.2 + 2.5 * len(panels), 3.2), sharey=True)
     for axes, (variant, rows) in zip(line[0], panels.items(), strict=True):
         for style, (rank, row) in zip(RANKS, sorted(rows.items()), strict=False):
             own = Place(backbone, row, task, "removed")
@@ -61,10 +67,11 @@ def draw(experiment: Experiment, summary: Summary) -> Figure:
         axes.minorticks_off()
         axes.set_ylim(-2, 103)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
     line[0][0].set_ylabel("recall (%)")
     handles, labels = line[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    for entry, label in zip(handles, labels, strict=True):
+        entry.set_label(label)
+    _style.legend(figure, handles)
     return figure
 
 
