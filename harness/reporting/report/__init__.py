@@ -1,8 +1,8 @@
 """The report: one HTML file that holds an experiment's numbers, what stands behind each, and what is wrong with them.
 
 It is a function of the records, the paper's printed numbers and, for the words of questions, the data: no clock, no
-network, no file beside it. ``faults`` finds what is wrong, ``leaderboard`` and ``samples`` gather what the page's script
-shows, ``sections`` what stands there without it, ``page`` puts all into one file, ``screenshot`` takes a picture of it.
+network, no file beside it. ``faults`` finds what is wrong, ``leaderboard`` and ``samples`` gather what the page's
+script shows, ``sections`` what stands there without it, ``page`` makes one file of it all; ``screenshot`` shows it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness import statistics
-from harness.experiment import Experiment, TaskSpec, cells, jobs
+from harness.experiment import Experiment, cells, jobs
 from harness.records import Record
 from harness.registry import resolve
 from harness.reporting.notes import Note
@@ -19,9 +19,7 @@ _TOLD = re.compile(r"training seed|independent source documents|histories were c
 """Warnings of records that a sentence here tells better."""
 
 
-def faults(
-    experiment: Experiment, summary: Summary, beside: Sequence[Comparison], notes: Sequence[Note]
-) -> list[str]:
+def faults(experiment: Experiment, summary: Summary, beside: Sequence[Comparison], notes: Sequence[Note]) -> list[str]:
     """Every fault that the records show, the gravest for a reader first.
 
     Args:
@@ -32,7 +30,7 @@ def faults(
     return [
         *_missing(experiment, summary),
         *_unanswered(summary),
-        *(text for spec in experiment.tasks for text in _data(spec, summary)),
+        *_data(experiment, summary),
         *_controls(experiment, summary),
         *_seeds(experiment, records),
         *_paper(beside),
@@ -66,46 +64,44 @@ def _missing(experiment: Experiment, summary: Summary) -> Iterator[str]:
 
 
 def _unanswered(summary: Summary) -> Iterator[str]:
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    rows: dict[tuple[str, str, str], list[Place]] = {}
     for place, record in summary.unanswered.items():
         reason = next((f.reason for f in record.failures), "no reason is told").rstrip(".")
-        rows.setdefault((place.row, record.status, reason), []).append(f"{place.task}, {place.condition}")
+        rows.setdefault((place.row, record.status, reason), []).append(place)
     for (row, status, reason), where in rows.items():
         told = {"unsupported": "is not supported", "skipped": "was skipped", "error": "failed"}[status]
-        yield f"{row} {told} on {listed(where)}: {reason}."
+        yield f"{row} {told} on {_tasks(where)}: {reason}."
     lost = {p: summary.failed(p) for p in summary.places if summary.failed(p)}
     if lost:
-        where = listed(f"{p.row} on {p.task}, {p.condition}, {p.arm} ({n:,})" for p, n in lost.items())
-        yield f"Questions without an answer are left out of the scores of {where}."
+        told = listed(f"{p.row} on {p.task}, {p.condition}, {p.arm} ({n:,})" for p, n in lost.items())
+        yield f"Questions without an answer are left out of the scores of {told}."
 
 
-def _data(spec: TaskSpec, summary: Summary) -> Iterator[str]:
-    records = [r for r in summary.records.values() if r.task == spec.name]
-    scores = [r.scores[r.primary_metric] for r in records if r.primary_metric in r.scores]
-    if not scores:
-        return
-    sources = {str(r.provenance.data.get("source")) for r in records}
-    if "generated" in sources:
-        yield f"{spec.name} asks about invented histories: its scores are no scores of a published benchmark."
-    if "rebuilt" in sources:
-        yield f"The data of {spec.name} is rebuilt from its parts, good for tests and not for reported scores."
-    clusters, questions = min(s.clusters for s in scores), min(s.n for s in scores)
-    if clusters < statistics.FEWEST_CLUSTERS:
-        yield (
-            f"{spec.name} draws on {counted(clusters, 'source document')}, too few for an interval or a test: "
-            "its numbers speak of these documents only."
-        )
-    elif clusters < statistics.EXACT_CLUSTERS:
-        least = statistics.smallest_p(clusters)
-        yield f"{spec.name} draws on {clusters} source documents, so that no sign-flip test can go below p = {least:.2g}."
-    if questions < FEW_QUESTIONS:
-        yield f"{spec.name} asks {counted(questions, 'question')}, of which one is worth {100 / questions:.1f} points."
-    cut, lost = max(r.truncated for r in records), max(r.lost_share for r in records)
-    if cut:
-        yield (
-            f"On {spec.name} up to {counted(cut, 'history').replace('historys', 'histories')} had to be cut and lost "
-            f"{100 * lost:.0f}% of their tokens on average: what was cut, no memory can give back."
-        )
+def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """What the data cannot bear: invented or rebuilt, few documents, few questions, histories that were cut."""
+    records = {spec.name: [r for r in summary.records.values() if r.task == spec.name] for spec in experiment.tasks}
+    sources = {task: {str(r.provenance.data.get("source")) for r in mine} for task, mine in records.items()}
+    scores = {task: [s for r in mine if (s := r.scores.get(r.primary_metric))] for task, mine in records.items()}
+    clusters = {task: min(s.clusters for s in mine) for task, mine in scores.items() if mine}
+    questions = {task: min(s.n for s in mine) for task, mine in scores.items() if mine}
+    if invented := [task for task in records if "generated" in sources[task]]:
+        yield f"The histories of {listed(invented)} are invented: scores there are no scores of a published benchmark."
+    if rebuilt := [task for task in records if "rebuilt" in sources[task]]:
+        yield f"The data of {listed(rebuilt)} is rebuilt from its parts, good for tests and not for reported scores."
+    for task, count in clusters.items():
+        documents = counted(count, "source document")
+        if count < statistics.FEWEST_CLUSTERS:
+            yield f"{task} draws on {documents}, too few for an interval or a test: it speaks of these documents only."
+        elif count < statistics.EXACT_CLUSTERS:
+            least = statistics.smallest_p(count)
+            yield f"{task} draws on {documents}, so that no sign-flip test can go below p = {least:.2g}."
+    if few := [task for task, count in questions.items() if count < FEW_QUESTIONS]:
+        worth = listed(f"{100 / questions[task]:.1f} points on {task} (n = {questions[task]})" for task in few)
+        yield f"The questions are few: one is worth {worth}."
+    for task, mine in records.items():
+        if cut := max((r.truncated for r in mine), default=0):
+            what, lost = "1 history was" if cut == 1 else f"{cut:,} histories were", max(r.lost_share for r in mine)
+            yield f"On {task} up to {what} cut, losing {100 * lost:.0f}% of the tokens: no memory can give those back."
 
 
 def _controls(experiment: Experiment, summary: Summary) -> Iterator[str]:
@@ -114,14 +110,22 @@ def _controls(experiment: Experiment, summary: Summary) -> Iterator[str]:
     ran = set(summary.places)
     for control, what in CONTROLS.items():
         where = [
-            f"{place.task}, {place.condition}"
+            place
             for place in summary.places
             if place.arm == "own"
             and control in arms[place.row].get(place.condition, ())  # type: ignore[call-overload]
             and place._replace(arm=control) not in ran
         ]
         if where:
-            yield f"The arm {control} did not run on {listed(where, 6)}: no gain there is told apart from {what}'s."
+            yield f"The arm {control} did not run on {_tasks(where)}: a gain there may be {what}'s as well."
+
+
+def _tasks(places: Iterable[Place]) -> str:
+    """``locomo (replayed, removed) and hotpotqa (replayed)``"""
+    conditions: dict[str, dict[str, None]] = {}
+    for place in places:
+        conditions.setdefault(place.task, {})[place.condition] = None
+    return listed((f"{task} ({', '.join(under)})" for task, under in conditions.items()), 6)
 
 
 def _seeds(experiment: Experiment, records: Sequence[Record]) -> Iterator[str]:
@@ -146,10 +150,8 @@ def _paper(beside: Sequence[Comparison]) -> Iterator[str]:
 def _code(records: Sequence[Record]) -> Iterator[str]:
     dirty = [r for r in records if r.provenance.dirty]
     if dirty:
-        yield (
-            f"{counted(len(dirty), 'record')} of {len(records):,} come from code with uncommitted changes, "
-            "which no commit can give back."
-        )
+        were = "was" if len(dirty) == 1 else "were"
+        yield f"{len(dirty):,} of {counted(len(records), 'record')} {were} made with uncommitted changes, which are lost."
     commits = sorted({r.provenance.commit[:12] for r in records})
     if len(commits) > 1:
         yield f"The records come from {len(commits)} commits ({listed(commits)}), not from one."

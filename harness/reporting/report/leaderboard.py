@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from harness.experiment import Cell, Experiment, SOURCES
+from harness.experiment import SOURCES, Cell, Experiment
 from harness.records import Costs, Record
 from harness.registry import resolve
 from harness.reporting.render import interval, number, seconds, size, value

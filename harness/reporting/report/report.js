@@ -22,16 +22,15 @@
   const address = (place) => "#cell=" + encodeURIComponent(place.id);
 
   // ---- the table ----
-  const distinct = (key) => new Set(places.map((place) => place[key])).size;
   const difference = (place) => (place.donor ? place.donor[0] : null);
   const verdict = (place) => (place.paper ? place.paper[2] : "");
   const COLUMNS = [
-    { head: "row", of: (p) => p.r, cell: (p) => el("a", { href: address(p) }, p.r), row: true },
-    { head: "family", of: (p) => p.f, less: true },
-    { head: "backbone", of: (p) => p.b, if: distinct("b") > 1 },
-    { head: "task", of: (p) => p.t },
-    { head: "condition", of: (p) => p.c },
-    { head: "arm", of: (p) => p.a },
+    { head: "row", of: (p) => p.r, cell: named, row: true },
+    { head: "family", key: "f", of: (p) => p.f, less: true },
+    { head: "backbone", key: "b", of: (p) => p.b, less: true },
+    { head: "task", key: "t", of: (p) => p.t, less: true },
+    { head: "condition", key: "c", of: (p) => p.c, less: true },
+    { head: "arm", key: "a", of: (p) => p.a, less: true },
     { head: "score", of: (p) => (p.s ? p.s[0] : null), cell: score, number: true },
     { head: "95% interval", of: (p) => (p.s && p.s[1] !== null ? p.s[2] - p.s[1] : null), cell: drawn, wide: true },
     { head: "n", of: (p) => p.n ?? null, number: true, less: true },
@@ -41,6 +40,7 @@
     { head: "paper", of: (p) => (p.paper ? p.paper[0] : null), cell: (p) => (p.paper ? p.paper[1] : ""), number: true, if: places.some((p) => p.paper) },
     { head: "verdict", of: verdict, cell: (p) => (p.paper ? el("span", { title: p.paper[3] }, p.paper[2]) : ""), if: places.some((p) => p.paper) },
   ].filter((column) => column.if !== false);
+  let visible = COLUMNS;
   let sorted = { column: null, down: false };
   let shown = [];
   let written = 0;
@@ -48,6 +48,11 @@
   function numbered(estimate) {
     if (!estimate) return "";
     return el("span", {}, estimate[3], estimate[4] ? el("span", { class: "ends" }, " " + estimate[4]) : "");
+  }
+  // The row's name, and below it on a small screen what other columns say on a wide one.
+  function named(place) {
+    const beside = ["b", "t", "c", "a"].filter((key) => several(key)).map((key) => place[key]);
+    return el("span", {}, el("a", { href: address(place) }, place.r), el("span", { class: "beside" }, beside.join(", ")));
   }
   function score(place) {
     if (!place.s) return el("span", { class: "silent", title: place.reason || "" }, place.status || "");
@@ -67,17 +72,19 @@
     const dot = el("b");
     dot.style.left = value + "%";
     line.append(dot);
-    return el("span", { class: "interval" }, line, el("span", { class: "ends" }, text || "none"));
+    return el("span", { class: "interval" }, line, el("span", { class: "ends" }, text));
   }
 
   function heads() {
-    const line = table.tHead.rows[0];
     for (const column of COLUMNS) {
       const button = el("button", { type: "button" }, column.head, el("span", { class: "mark", "aria-hidden": "true" }));
       button.addEventListener("click", () => sortBy(column));
       column.th = el("th", { scope: "col", class: classes(column), "aria-sort": "none" }, button);
-      line.append(column.th);
     }
+  }
+  // A column in which every cell would say the same is no column.
+  function several(key) {
+    return !form.elements[key].value && form.elements[key].options.length > 2;
   }
   const classes = (column) => [column.number && "number", column.less && "less", column.wide && "wide"].filter(Boolean).join(" ") || null;
 
@@ -126,6 +133,10 @@
   function refresh() {
     shown = order(chosen());
     written = 0;
+    visible = COLUMNS.filter((column) => !column.key || several(column.key));
+    const focused = document.activeElement;
+    table.tHead.rows[0].replaceChildren(...visible.map((column) => column.th));
+    if (table.tHead.contains(focused)) focused.focus(); // moving an element takes its focus away
     table.tBodies[0].replaceChildren();
     append();
     const cells = `${shown.length.toLocaleString("en")} of ${places.length.toLocaleString("en")} cells`;
@@ -135,7 +146,7 @@
     const lines = document.createDocumentFragment();
     for (const place of shown.slice(written, written + count)) {
       const line = el("tr");
-      for (const column of COLUMNS) {
+      for (const column of visible) {
         const content = column.cell ? column.cell(place) : String(column.of(place) ?? "");
         line.append(el(column.row ? "th" : "td", { scope: column.row ? "row" : null, class: classes(column) }, content));
       }

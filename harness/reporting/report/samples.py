@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 from harness.data import files
 from harness.episodes import Question
 from harness.errors import HarnessError
@@ -86,7 +85,7 @@ class Samples:
                 self.words[spec.name] = Words(experiment, spec, mine)
         self.cells, self.questions, self.shown = self._fitting(records)
 
-    def _fitting(self, records: Mapping[Cell, Record]) -> tuple[dict[Cell, dict], dict[str, list], int]:
+    def _fitting(self, records: Mapping[Cell, Record]) -> tuple[dict[Cell, dict], dict[str, dict], int]:
         """As many questions a cell as ``BYTES`` holds, the same number in each."""
         whole = {cell: self._rows(cell, record) for cell, record in records.items()}
         most = PER_CELL
@@ -172,5 +171,3 @@ def _said(value: Any) -> str:
 
 def _drawn(name: object) -> str:
     return hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).hexdigest()
-
-

@@ -1,4 +1,4 @@
-"""The parts of the page that stand there without its script: head, figures, gates, the paper, the audit, costs, speed."""
+"""The parts of the page that stand there without its script: head, figures, gates, the paper, costs, speed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from harness.experiment import Experiment, measurements
 from harness.plan import plan
 from harness.records import Record
 from harness.reporting import figures as drawing
-from harness.reporting.render import seconds, size, speed, times
+from harness.reporting.render import interval, seconds, size, speed, times, value
+from harness.reporting.report.faults import counted
 from harness.reporting.reported import Comparison
-from harness.reporting.summary import Summary
+from harness.reporting.summary import Summary, spread
 from harness.reporting.tables import costs_of
 
 Pair = tuple[str, str]
@@ -45,18 +46,6 @@ class Picture:
     uri: str
 
 
-@dataclass
-class Sections:
-    """Everything but the leaderboard."""
-
-    facts: list[Pair] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    gates: list[Table] = field(default_factory=list)
-    paper: list[Table] = field(default_factory=list)
-    costs: list[Table] = field(default_factory=list)
-    speed: list[Table] = field(default_factory=list)
-
-
 def facts(experiment: Experiment, summary: Summary | None, beside: Sequence[Comparison]) -> list[Pair]:
     """The head of the page: what was run, on what data, how much of it, from which commit."""
     records = list(summary.records.values()) if summary else []
@@ -67,7 +56,8 @@ def facts(experiment: Experiment, summary: Summary | None, beside: Sequence[Comp
             f"{name} ({spec.name})" for name, spec in experiment.backbones.items()
         ),
         "Data": ", ".join(grades),
-        "Questions": "; ".join(f"{task} {score.n:,} in {score.clusters:,} clusters" for task, score in asked.items()),
+        "Questions": f"{sum(s.n for s in asked.values()):,} on {counted(len(asked), 'task')}" if asked else "",
+        "Clusters": f"{spread(s.clusters for s in asked.values())} a task" if asked else "",
         "Cells": f"{len(records):,}" + (f", {n:,} without an answer" if (n := len(summary.unanswered)) else "")
         if summary
         else "none: nothing is asked",
@@ -133,8 +123,6 @@ def _range(values: Sequence[float]) -> str:
 
 def paper(beside: Sequence[Comparison]) -> list[Table]:
     """Each printed number beside ours, with the verdict."""
-    from harness.reporting.render import interval, value
-
     rows = [
         [
             f"{c.place.row} on {c.place.backbone}",
@@ -255,5 +243,3 @@ def main_rows(places: Sequence[dict[str, Any]]) -> Table:
             )  # fmt: skip
     heads = ["row", "backbone", "task", "condition", "score", "questions", "clusters", "own − donor"]
     return Table("Every row's own memory, primary metric, in percent", heads, rows, 4)
-
-
