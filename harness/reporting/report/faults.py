@@ -150,8 +150,8 @@ def _paper(beside: Sequence[Comparison]) -> Iterator[str]:
 def _code(records: Sequence[Record]) -> Iterator[str]:
     dirty = [r for r in records if r.provenance.dirty]
     if dirty:
-        were = "was" if len(dirty) == 1 else "were"
-        yield f"{len(dirty):,} of {counted(len(records), 'record')} {were} made with uncommitted changes, which are lost."
+        some = f"{len(dirty):,} of {counted(len(records), 'record')} {'was' if len(dirty) == 1 else 'were'}"
+        yield f"{some} made with uncommitted changes, which no commit holds."
     commits = sorted({r.provenance.commit[:12] for r in records})
     if len(commits) > 1:
         yield f"The records come from {len(commits)} commits ({listed(commits)}), not from one."

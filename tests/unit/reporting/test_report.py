@@ -88,7 +88,7 @@ def test_faults_are_found_in_the_records(page):
         "The histories of write_clear_read, hotpotqa and locomo are invented",
         "locomo draws on 10 source documents, so that no sign-flip test can go below p = 0.002.",
         "On locomo up to 6 histories were cut, losing 93% of the tokens",
-        "The arm mean did not run on hotpotqa (removed) and locomo (removed)",
+        "The arm mean did not run on write_clear_read (replayed), hotpotqa (replayed, removed) and locomo (replayed, remov",
         "has one training seed, 42",
         "were restored, not learned in this run",
         "The gate equality.batch.in_situ warned on delta_mem_tsw and delta_mem_ssw.",
@@ -207,11 +207,12 @@ def test_official_words_are_joined_from_the_folder_with_their_credit(invented, m
 
 
 def test_fewer_samples_are_shown_where_they_would_take_too_much(embedded, page, monkeypatch, tmp_path):
-    monkeypatch.setattr(sampling, "BYTES", 30_000)
+    monkeypatch.setattr(sampling, "BYTES", 15_000)
     small = write(*embedded, tmp_path / "index.html").read_text(encoding="utf-8")
     rows = [len(p["seeds"][0]["samples"]["rows"]) for p in data(small)["places"]]
-    assert set(rows) == {5}
-    assert "So that this file stays small, 5 questions a cell are shown in the place of 20" in small
+    assert len(set(rows)) == 1
+    assert 0 < rows[0] < sampling.PER_CELL
+    assert f"So that this file stays small, {rows[0]} questions a cell are shown in the place of 20" in small
     assert len(small) < len(page)
 
 
