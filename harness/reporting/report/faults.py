@@ -17,6 +17,7 @@ FEW_QUESTIONS = 100
 CONTROLS = {"donor": "a wrong memory", "mean": "the mean memory"}
 _TOLD = re.compile(r"training seed|independent source documents|histories were cut|not pinned")
 """Warnings of records that a sentence here tells better."""
+_COUNTED = re.compile(r"\d+|'[^']*'")
 
 
 def faults(experiment: Experiment, summary: Summary, beside: Sequence[Comparison], notes: Sequence[Note]) -> list[str]:
@@ -28,11 +29,11 @@ def faults(experiment: Experiment, summary: Summary, beside: Sequence[Comparison
     """
     records = [*summary.records.values(), *summary.unanswered.values()]
     return [
-        *_missing(experiment, summary),
-        *_unanswered(summary),
         *_data(experiment, summary),
         *_controls(experiment, summary),
-        *_seeds(experiment, records),
+        *_seeds(records),
+        *_missing(experiment, summary),
+        *_unanswered(summary),
         *_paper(beside),
         *_code(records),
         *_fits(records),
@@ -65,10 +66,14 @@ def _missing(experiment: Experiment, summary: Summary) -> Iterator[str]:
 
 def _unanswered(summary: Summary) -> Iterator[str]:
     rows: dict[tuple[str, str, str], list[Place]] = {}
+    reasons: dict[tuple[str, str, str], str] = {}
     for place, record in summary.unanswered.items():
         reason = next((f.reason for f in record.failures), "no reason is told").rstrip(".")
-        rows.setdefault((place.row, record.status, reason), []).append(place)
-    for (row, status, reason), where in rows.items():
+        key = place.row, record.status, _COUNTED.sub("#", reason)  # reasons that differ in what they count are one
+        rows.setdefault(key, []).append(place)
+        reasons.setdefault(key, reason)
+    for (row, status, kind), where in rows.items():
+        reason = reasons[row, status, kind]
         told = {"unsupported": "is not supported", "skipped": "was skipped", "error": "failed"}[status]
         yield f"{row} {told} on {_tasks(where)}: {reason}."
     lost = {p: summary.failed(p) for p in summary.places if summary.failed(p)}
@@ -128,7 +133,7 @@ def _tasks(places: Iterable[Place]) -> str:
     return listed((f"{task} ({', '.join(under)})" for task, under in conditions.items()), 6)
 
 
-def _seeds(experiment: Experiment, records: Sequence[Record]) -> Iterator[str]:
+def _seeds(records: Sequence[Record]) -> Iterator[str]:
     fitted = [r for r in records if r.provenance.fit]
     seeds = {r.seed for r in fitted}
     if len(seeds) == 1:

@@ -64,6 +64,7 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
     noted = noting.notes(experiment, summary)
     samples = Samples(experiment, results, summary.records)
     board = leaderboard(experiment, summary, beside, samples)
+    pictures, unseen = sections.pictures(experiment, results)
     return {
         "facts": sections.facts(experiment, summary, beside),
         "sentences": _sentences(summary),
@@ -72,7 +73,8 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
         "places": len(board["places"]),
         "main": sections.main_rows(board["places"]),
         "left_out": _left_out(samples),
-        "pictures": sections.pictures(experiment, results),
+        "pictures": pictures,
+        "unseen": unseen,
         "paper": sections.paper(beside),
         "verdicts": sections.verdicts(beside),
         "gates": sections.gates(summary),
@@ -85,7 +87,7 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
 
 def _without_answers(experiment: Experiment) -> dict[str, Any]:
     """Of an experiment that asks nothing, but measures speed and memory."""
-    empty = ("sentences", "pictures", "paper", "verdicts", "gates", "warnings", "costs", "notes")
+    empty = ("sentences", "pictures", "unseen", "paper", "verdicts", "gates", "warnings", "costs", "notes")
     nothing: dict[str, Any] = {name: [] for name in empty}
     return nothing | {
         "facts": sections.facts(experiment, None, []),

@@ -24,6 +24,8 @@ from harness.reporting.summary import Summary, spread
 from harness.reporting.tables import costs_of
 
 Pair = tuple[str, str]
+PICTURES = 5_000_000
+"""Characters of all figures at most; one that finds no room is named, not shown."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,17 @@ def facts(experiment: Experiment, summary: Summary | None, beside: Sequence[Comp
         if summary
         else "none: nothing is asked",
         "Seeds": ", ".join(map(str, sorted({r.seed for r in records}))),
-        "Code": ", ".join(sorted({_commit(r) for r in records})),
+        "Code": _code(records),
         "Verdicts": ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts(beside)),
     }
     return [(name, fact) for name, fact in found.items() if fact]
 
 
-def _commit(record: Record) -> str:
-    return record.provenance.commit[:12] + (" with uncommitted changes" if record.provenance.dirty else "")
+def _code(records: Sequence[Record]) -> str:
+    """The commits; of many, how many."""
+    commits = sorted({r.provenance.commit[:12] for r in records})
+    dirty = ", some of it uncommitted" if any(r.provenance.dirty for r in records) else ""
+    return (", ".join(commits) if len(commits) < 3 else f"{len(commits)} commits") + dirty
 
 
 def verdicts(beside: Sequence[Comparison]) -> list[tuple[str, int]]:
@@ -78,19 +83,27 @@ def verdicts(beside: Sequence[Comparison]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def pictures(experiment: Experiment, results: Path) -> list[Picture]:
-    """Every figure of the experiment, drawn anew from its records."""
-    captions = getattr(drawing, "CAPTIONS", {})
+def pictures(experiment: Experiment, results: Path) -> tuple[list[Picture], list[str]]:
+    """Every figure of the experiment, drawn anew from its records; and the names of those for which no room is left."""
+    shown, left, room = [], [], PICTURES
     with tempfile.TemporaryDirectory() as folder:
-        drawn = [path for path in drawing.write(experiment, results, Path(folder)) if path.suffix == ".png"]
-        return [
-            Picture(
-                path.stem,
-                captions.get(path.stem, f"The figure {path.stem} of this experiment."),
-                "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii"),
-            )
-            for path in drawn
-        ]
+        for path in drawing.write(experiment, results, Path(folder)):
+            if path.suffix != ".png":
+                continue
+            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            if len(encoded) > room:
+                left.append(path.stem)
+                continue
+            room -= len(encoded)
+            shown.append(Picture(path.stem, caption(path.stem), f"data:image/png;base64,{encoded}"))
+    return shown, left
+
+
+def caption(name: str) -> str:
+    """What a figure shows, in one sentence; of a later page its number too."""
+    stem, _, page = name.partition("-")
+    captions: dict[str, str] = getattr(drawing, "CAPTIONS", {})
+    return captions.get(stem, f"The figure {stem} of this experiment.") + (f" (Page {page}.)" if page else "")
 
 
 def gates(summary: Summary) -> list[Table]:

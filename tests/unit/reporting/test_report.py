@@ -88,7 +88,7 @@ def test_faults_are_found_in_the_records(page):
         "The histories of write_clear_read, hotpotqa and locomo are invented",
         "locomo draws on 10 source documents, so that no sign-flip test can go below p = 0.002.",
         "On locomo up to 6 histories were cut, losing 93% of the tokens",
-        "The arm mean did not run on write_clear_read (replayed), hotpotqa (replayed, removed) and locomo (replayed, remov",
+        "The arm mean did not run on write_clear_read (replayed), hotpotqa (replayed, removed)",
         "has one training seed, 42",
         "were restored, not learned in this run",
         "The gate equality.batch.in_situ warned on delta_mem_tsw and delta_mem_ssw.",
