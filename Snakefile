@@ -31,7 +31,7 @@ JOB = AT + "/{backbone}/{row}/seed{seed}"
 TABLES, FIGURES = RUN.tables, RUN.figures
 
 
-report: "docs/workflow.rst"  # what `snakemake --report` opens with
+report: "tables/templates/workflow.rst"  # what `snakemake --report` opens with
 
 
 wildcard_constraints:

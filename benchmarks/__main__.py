@@ -14,7 +14,7 @@ from benchmarks import jobs as job_seconds
 from benchmarks import prompts as building
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
-from benchmarks import report as reports
+from benchmarks import report as pages
 from benchmarks import retrieval as retrievals
 from benchmarks import scoring as scores
 from benchmarks import twenty_questions as asking
@@ -71,7 +71,7 @@ def report(
     json: Json = False,
 ) -> None:
     """The report of many invented cells: built, weighed, and opened in Chromium."""
-    _print(reports.measure(cells, questions), f"Report of {cells:,} cells", json)
+    _print(pages.measure(cells, questions), f"Report of {cells:,} cells", json)
 
 
 @app.command()

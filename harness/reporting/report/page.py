@@ -61,13 +61,14 @@ def html(experiment: Experiment, results: Path) -> str:
 def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
     summary = Summary(experiment, results)
     beside = [c for c in comparisons(experiment, summary) if getattr(c, "ours", None) is not None]
-    noted = noting.notes(experiment, summary)
+    noted, sentences = noting.notes(experiment, summary), _sentences(summary)
     samples = Samples(experiment, results, summary.records)
     board = leaderboard(experiment, summary, beside, samples)
     pictures, unseen = sections.pictures(experiment, results)
     return {
         "facts": sections.facts(experiment, summary, beside),
-        "sentences": _sentences(summary),
+        "sentences": sentences,
+        "claims": [(MEANING[claim], n) for claim in MEANING if (n := sum(s[0] == claim for s in sentences))],
         "faults": faults(experiment, summary, beside, noted),
         "board": Markup(script(board)),
         "places": len(board["places"]),
@@ -87,7 +88,7 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
 
 def _without_answers(experiment: Experiment) -> dict[str, Any]:
     """Of an experiment that asks nothing, but measures speed and memory."""
-    empty = ("sentences", "pictures", "unseen", "paper", "verdicts", "gates", "warnings", "costs", "notes")
+    empty = ("sentences", "claims", "pictures", "unseen", "paper", "verdicts", "gates", "warnings", "costs", "notes")
     nothing: dict[str, Any] = {name: [] for name in empty}
     return nothing | {
         "facts": sections.facts(experiment, None, []),

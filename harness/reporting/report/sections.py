@@ -35,8 +35,8 @@ class Table:
     caption: str
     heads: list[str]
     rows: list[list[str]]
-    numbers: int = 1
-    """The first column of numbers."""
+    numbers: range
+    """The columns of numbers."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def gates(summary: Summary) -> list[Table]:
         warned = sum(line[1] == "warn" for line in lines)
         told = f"{row} on {backbone}: {len(lines) - warned} passed, {warned} warned"
         if lines:
-            tables.append(Table(told, ["gate", "status", "measured", "limit", "note"], lines, 2))
+            tables.append(Table(told, ["gate", "status", "measured", "limit", "note"], lines, range(2, 4)))
     return tables
 
 
@@ -150,7 +150,7 @@ def paper(beside: Sequence[Comparison]) -> list[Table]:
         for c in beside
     ]
     heads = ["row", "score", "ours", "95% interval", "paper", "the paper's row", "verdict", "why"]
-    return [Table("The paper's numbers beside ours, in percent", heads, rows, 2)] if rows else []
+    return [Table("The paper's numbers beside ours, in percent", heads, rows, range(2, 5))] if rows else []
 
 
 COSTS = {
@@ -180,7 +180,11 @@ def costs(experiment: Experiment, summary: Summary) -> list[Table]:
         told = [show(job[key]) if job.get(key) is not None else "" for key, (_, show) in COSTS.items()]
         rows.append([name, *told, seconds(planned.get((job["backbone"], job["row"], job["seed"])))])
     heads = ["job", *(head for head, _ in COSTS.values()), "seconds planned"]
-    return [Table("What each evaluation took, its cells added up; the fit beside", heads, rows)] if rows else []
+    return (
+        [Table("What each evaluation took, its cells added up; the fit beside", heads, rows, range(1, len(heads)))]
+        if rows
+        else []
+    )
 
 
 def _planned(experiment: Experiment, summary: Summary) -> dict[tuple[str, str, int], float]:
@@ -204,14 +208,15 @@ def speeds(experiment: Experiment, results: Path) -> list[Table]:
     found: dict[tuple, list[list[str]]] = {}
     for record in map(efficiency_records.load, paths):
         for point in record.points:
-            key = record.backbone, point.condition != "replayed", point.prompt_length, point.decode_length
-            found.setdefault(key, []).append(_point(record, point))
-    heads = ["row", "first token", "over bare", "tokens a second", "over bare", "peak above start", "state", "told"]
+            if point.status != "unsupported":  # a row that does not serve the condition has no line here
+                key = record.backbone, point.condition != "replayed", point.prompt_length, point.decode_length
+                found.setdefault(key, []).append(_point(record, point))
+    heads = ["row", "first token", "over bare", "tokens a second", "over bare", "peak above start", "state", "remark"]
     tables = []
     for (backbone, hidden, prompt, decode), rows in sorted(found.items()):
         where = "out of sight" if hidden else "in the prompt"
         caption = f"{backbone}, history of {prompt:,} tokens {where}, {decode:,} decoded"
-        tables.append(Table(caption, heads, rows))
+        tables.append(Table(caption, heads, rows, range(1, 7)))
     return tables
 
 
@@ -255,4 +260,4 @@ def main_rows(places: Sequence[dict[str, Any]]) -> Table:
                 ]
             )  # fmt: skip
     heads = ["row", "backbone", "task", "condition", "score", "questions", "clusters", "own − donor"]
-    return Table("Every row's own memory, primary metric, in percent", heads, rows, 4)
+    return Table("Every row's own memory, primary metric, in percent", heads, rows, range(4, 8))
