@@ -1,4 +1,4 @@
-# The whole DAG: prepare -> fit -> evaluate, measure -> tables, figures -> tables/main.tex
+# The whole DAG: prepare -> fit -> evaluate, measure -> tables, figures, audit, report -> tables/main.tex
 #
 #   snakemake --cores all tables/main.tex
 #   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
@@ -31,6 +31,9 @@ JOB = AT + "/{backbone}/{row}/seed{seed}"
 TABLES, FIGURES = RUN.tables, RUN.figures
 
 
+report: "tables/templates/workflow.rst"  # what `snakemake --report` opens with
+
+
 wildcard_constraints:
     backbone="[^/]+",
     row="[^/]+",
@@ -51,23 +54,24 @@ onerror:
 
 rule publish:
     input:
-        expand(AT + "/tables/{file}", file=TABLES),
-        expand(AT + "/figures/{file}", file=FIGURES),
+        AT + "/report/index.html",  # holds text of benchmarks, so it stays where it is
+        files=expand(AT + "/tables/{file}", file=[*TABLES, "audit.md"])
+        + expand(AT + "/figures/{file}", file=FIGURES),
     output:
-        expand("tables/{file}", file=TABLES + FIGURES),
+        expand("tables/{file}", file=[*TABLES, "audit.md", *FIGURES]),
     params:
         on=ON,
     message:
         "tables/main.tex <- {params.on}"
     shell:
-        "cp {input:q} tables/"
+        "cp {input.files:q} tables/"
 
 
 rule tables:
     input:
         RUN.evaluated + RUN.measured,
     output:
-        expand(AT + "/tables/{file}", file=TABLES),
+        report(expand(AT + "/tables/{file}", file=TABLES), category="Tables"),
     log:
         AT + "/logs/tables.log",
     benchmark:
@@ -87,7 +91,7 @@ rule figures:
     input:
         RUN.evaluated + RUN.measured,
     output:
-        expand(AT + "/figures/{file}", file=FIGURES),
+        report(expand(AT + "/figures/{file}", file=FIGURES), category="Figures"),
     log:
         AT + "/logs/figures.log",
     benchmark:
@@ -101,6 +105,46 @@ rule figures:
         "figures of {params.on}"
     shell:
         "harness figures {params.on:q} > {log:q} 2>&1"
+
+
+rule audit:
+    input:
+        RUN.evaluated,
+    output:
+        report(AT + "/tables/audit.md", category="Audit"),
+    log:
+        AT + "/logs/audit.log",
+    benchmark:
+        AT + "/logs/audit.tsv"
+    resources:
+        mem_mb=500,
+    params:
+        on=ON if RUN.evaluated else [],  # without answers the paper stands alone
+        code=RUN.reporting,
+    message:
+        "audit of the paper beside {params.on}"
+    shell:
+        "harness audit {params.on:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        RUN.evaluated + RUN.measured,
+    output:
+        report(AT + "/report/index.html", category="Report"),
+    log:
+        AT + "/logs/report.log",
+    benchmark:
+        AT + "/logs/report.tsv"
+    resources:
+        mem_mb=1000,
+    params:
+        on=ON,
+        code=RUN.reporting,
+    message:
+        "report of {params.on}"
+    shell:
+        "harness report {params.on:q} > {log:q} 2>&1"
 
 
 rule evaluate:

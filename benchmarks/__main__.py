@@ -15,6 +15,7 @@ from benchmarks import jobs as job_seconds
 from benchmarks import prompts as building
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
+from benchmarks import report as pages
 from benchmarks import reporting as reports
 from benchmarks import retrieval as retrievals
 from benchmarks import scoring as scores
@@ -63,6 +64,16 @@ def overhead(
 
     sizes = overheads.Sizes(write=write, prompt=prompt, decode=decode, repeats=repeats)
     _print(overheads.measure(backbone, rows, sizes, ways, dtype), f"δ-mem beside bare {backbone}", json)
+
+
+@app.command()
+def report(
+    cells: Annotated[int, typer.Option(help="Cells of the experiment, at least.", min=1)] = 2000,
+    questions: Annotated[int, typer.Option(help="Questions of each.", min=6)] = 40,
+    json: Json = False,
+) -> None:
+    """The report of many invented cells: built, weighed, and opened in Chromium."""
+    _print(pages.measure(cells, questions), f"Report of {cells:,} cells", json)
 
 
 @app.command()

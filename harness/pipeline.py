@@ -91,9 +91,10 @@ class Pipeline:
 
     @property
     def reporting(self) -> str:
-        """Digest of all files that tables and figures are made by, beside the records."""
+        """Digest of all files that tables, figures and report are made by, beside the records."""
         folders = (Path(__file__).with_name("reporting"), Path("tables/templates"), Path("tables/reported"))
-        files = sorted(f for folder in folders for f in folder.rglob("*.*") if f.suffix in (".py", ".j2", ".csv"))
+        kinds = (".py", ".j2", ".css", ".js", ".csv")
+        files = sorted(f for folder in folders for f in folder.rglob("*.*") if f.suffix in kinds)
         return digest([file.read_text(encoding="utf-8") for file in files])[:16]
 
     def before_evaluation(self, backbone: str, row: str, seed: str) -> Path:

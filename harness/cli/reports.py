@@ -41,6 +41,23 @@ def figures(
 
 
 @app.command()
+def report(
+    name: Name = DEFAULT,
+    changes: Changes = [],  # noqa: B006
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default RESULTS/EXPERIMENT/report/index.html.")
+    ] = None,
+) -> None:
+    """Write the report of an experiment: one HTML file with its numbers, cells, samples and faults."""
+    from harness.reporting import report as reporting
+
+    experiment = load(name, changes)
+    file = out or results / experiment.name / "report" / reporting.FILE
+    typer.echo(reporting.write(experiment, results, file))
+
+
+@app.command()
 def show(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="BACKBONE/ROW/seedN/TASK/CONDITION/ARM.")],
     experiment: Annotated[str, typer.Option(help="Name of the experiment.")] = DEFAULT,

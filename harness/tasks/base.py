@@ -134,6 +134,8 @@ class Task(ABC):
     """False where the questions are asked of nothing: such a task is worth the condition ``replayed`` alone."""
     secret: ClassVar[bool] = False
     """Whether no text of questions or answers may reach a file or a log: only ids, digests and scores do."""
+    licence: ClassVar[str] = ""
+    """Under which the text of the official data may be shown, and whom to credit; without one it is shown nowhere."""
 
     def __init__(self, prompts: Prompts) -> None:
         self.prompts = prompts

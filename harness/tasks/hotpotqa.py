@@ -17,6 +17,7 @@ class HotpotQA(Task):
     name = "hotpotqa"
     summary = "questions that need two of ten paragraphs (HotpotQA, distractor setting)"
     unit = "paragraph"
+    licence = "CC BY-SA 4.0, Yang et al. (EMNLP 2018)"
     metrics = (Metric("em"), Metric("f1"), Metric("em_release", "release"), Metric("f1_release", "release"))
     primary_metric = "f1"
     max_new_tokens = 32

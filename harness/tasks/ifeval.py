@@ -21,6 +21,7 @@ class IFEval(Borrowed):
     name = "ifeval"
     summary = "prompts with instructions that can be checked (IFEval, lm-eval's own rules)"
     yaml = "ifeval/ifeval.yaml"
+    licence = "Apache-2.0, Zhou et al. (2023)"
     metrics = (
         Metric("prompt_level_strict_acc"),
         Metric("prompt_level_loose_acc"),

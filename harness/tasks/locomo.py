@@ -23,6 +23,7 @@ class LoCoMo(Task):
     name = "locomo"
     summary = "questions about a very long dated conversation (LoCoMo, categories 1 to 4)"
     unit = "turn"
+    licence = "CC BY-NC 4.0, Maharana et al. (ACL 2024)"
     metrics = (Metric("f1"), Metric("f1_release", "release"))
     primary_metric = "f1"
     max_new_tokens = 50

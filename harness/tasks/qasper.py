@@ -17,6 +17,7 @@ class QASPER(Task):
     name = "qasper"
     summary = "questions about a research paper (QASPER); the training episodes of the paper"
     unit = "paragraph"
+    licence = "CC BY 4.0, Dasigi et al. (NAACL 2021)"
     metrics = (Metric("f1"),)
     primary_metric = "f1"
     max_new_tokens = 64

@@ -77,6 +77,28 @@ def test_tables_and_figure_appear(done):
     assert "\\toprule" in (done / "tables/main.tex").read_text(encoding="utf-8")
 
 
+def test_report_and_audit_are_part_of_it(done):
+    page = (done / "results/smoke/report/index.html").read_text(encoding="utf-8")
+    assert "What is wrong with these numbers" in page
+    assert (done / "tables/audit.md").stat().st_size > 0
+    assert not list((done / "tables").glob("*.html"))  # it may hold others' words
+
+
+def test_snakemake_tells_how_it_came_about_without_a_network(done, tmp_path):
+    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+    told = tmp_path / "workflow.html"
+    said = subprocess.run(
+        [COMMAND[0], "--report", str(told), "tables/main.tex", "--config", "experiment=smoke"],
+        cwd=done,
+        env={**os.environ, **nowhere, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    assert "downloading" not in said.stdout + said.stderr
+    assert "Every memory is fitted once" in told.read_text(encoding="utf-8")
+
+
 def test_a_second_run_does_nothing(done):
     before = (done / "tables/main.tex").stat().st_mtime_ns
     begun = time.monotonic()

@@ -23,6 +23,12 @@ REFERENCE = Path("results/reference")
 TESTED = {
     "source .venv/bin/activate": "tests/pipeline/test_smoke.py::start",
     "snakemake -n tables/main.tex": "tests/pipeline/test_smoke.py::test_a_second_run_does_nothing",
+    "snakemake --report workflow.html tables/main.tex":
+        "tests/pipeline/test_smoke.py::test_snakemake_tells_how_it_came_about_without_a_network",
+    "harness report embedded --results results/reference --out report.html":
+        "tests/unit/reporting/test_report.py::test_published_records_have_a_report",
+    "python -m harness.reporting.report.screenshot embedded --out docs/report.png":
+        "tests/unit/reporting/test_report_browser.py::test_a_picture_is_small",
     "harness tables embedded --results results/reference --out tables":
         "tests/unit/reporting/test_readme.py::test_a_published_table_is_what_its_records_say",
     "harness adapter convert results/reference/fits/e245918f067faac9 adapter --to official":
