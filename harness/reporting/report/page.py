@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.experiment import Experiment
+from harness.reporting import audit, memory
 from harness.reporting import notes as noting
 from harness.reporting.report import sections
 from harness.reporting.report.faults import faults
@@ -51,7 +51,7 @@ def html(experiment: Experiment, results: Path) -> str:
             style=Markup(style),
             script=Markup(code),
             policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(code)}'",
-            audit=_audit(),
+            audit=audit.claims(),
             speed=sections.speeds(experiment, results),
             **of_answers,
         )
@@ -112,24 +112,9 @@ def _left_out(samples: Samples) -> str:
 
 def _sentences(summary: Summary) -> list[tuple[str, str]]:
     """What the arms say of each row and task, as pairs of a claim and a sentence, the strongest claims first."""
-    memory = _room("memory")
-    if memory is None:
-        return [("", text) for text in noting.claims(summary)]
     order = list(MEANING)
     found = sorted(memory.sentences(summary), key=lambda s: order.index(s.claim))
     return [(sentence.claim, sentence.text) for sentence in found]
-
-
-def _audit() -> list[Any]:
-    audit = _room("audit")
-    return [] if audit is None else audit.claims()
-
-
-def _room(name: str) -> Any:
-    try:
-        return importlib.import_module(f"harness.reporting.{name}")
-    except ModuleNotFoundError:
-        return None
 
 
 @cache
