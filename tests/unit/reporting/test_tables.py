@@ -93,7 +93,7 @@ def test_notes_say_what_was_run(written):
 
 
 def test_main_holds_nothing_measured(written):
-    for name in ("main.tex", "main.md", "main.csv"):
+    for name in ("main.tex", "main.md", "main.csv", "paper.csv"):
         text = (written / name).read_text()
         assert not re.search(r"invented CPU|thread|seconds|1\.5 GiB", text)
     assert "an invented CPU, 1 thread a worker" in (written / "costs.tex").read_text()
@@ -122,7 +122,7 @@ def test_bytes_depend_on_the_answers_alone(embedded, invented, tmp_path):
     environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONUTF8": "0"}
     arguments = [chosen.model_dump_json(by_alias=True), str(other), str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, env=environment)
-    for name in ("main.tex", "main.md", "main.csv"):
+    for name in ("main.tex", "main.md", "main.csv", "paper.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (written / name).read_bytes(), name
     assert (tmp_path / "out" / "costs.tex").read_bytes() != (written / "costs.tex").read_bytes()
 
