@@ -53,6 +53,8 @@ class Backbone:
     tokenizer: Any
     digest: str
     """sha256 of weights, configuration and tokenizer; for random weights of shape and seed."""
+    parameters: int = 0
+    """Of the bare model, counted when it is opened: what is attached later is not of the backbone."""
     adapters: dict[str, Any] = field(default_factory=dict)
     """PEFT models attached now, by name; all are off except inside :meth:`active`."""
 
@@ -208,7 +210,7 @@ class Backbone:
             "spec": self.spec.model_dump(exclude_none=True),
             "digest": self.digest,
             "pinned": self.spec.hub is None or self.spec.revision is not None,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": self.parameters,
             "tokenizer_hash": digest(sorted(self.tokenizer.get_vocab().items())),
             "chat_template_hash": hashlib.sha256(str(template).encode()).hexdigest(),
         }
@@ -249,7 +251,7 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML
     tokenizer.padding_side = "left"
-    return Backbone(spec, model, tokenizer, identity)
+    return Backbone(spec, model, tokenizer, identity, sum(p.numel() for p in model.parameters()))
 
 
 def prepare(spec: BackboneSpec, progress: Progress | None = None) -> str:

@@ -77,10 +77,9 @@ class Pipeline:
 
     @property
     def tables(self) -> list[str]:
-        """The tables that the experiment has: of answers and what they cost, of speed and memory."""
-        costs = ["costs.tex", "costs.md"] if self.experiment.tasks else []
-        speed = ["efficiency.tex", "efficiency.md", "efficiency.csv"] if self.experiment.efficiency else []
-        return ["main.tex", "main.md", "main.csv", *costs, *speed]
+        """The tables that the experiment has: of answers and the paper's beside them, and of what they cost."""
+        speed = ["efficiency.csv"] if self.experiment.efficiency else []
+        return ["main.tex", "main.md", "main.csv", "paper.csv", "costs.tex", "costs.md", *speed]
 
     @property
     def figures(self) -> list[str]:

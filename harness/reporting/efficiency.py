@@ -1,4 +1,4 @@
-"""The tables of speed and memory, ``efficiency.{csv,md,tex}``: from the records of measurements alone."""
+"""The tables of speed and memory (a part of ``costs``) and ``efficiency.csv``, from the records of measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from harness.efficiency_records import RATIOS, EfficiencyRecord, Figures, Point, load, path_of
 from harness.experiment import Experiment, measurements
-from harness.reporting.render import render
 
 FIGURES = tuple(Figures.model_fields)
 SIZES = ("prompt_tokens", "tokens_written", "new_tokens", "kv_bytes", "state_bytes")
@@ -45,22 +44,18 @@ class Panel:
     lines: list[Line]
 
 
-def texts(experiment: Experiment, results: Path) -> dict[str, str]:
-    """The tables by file name.
+def records(experiment: Experiment, results: Path) -> list[EfficiencyRecord]:
+    """The record of every measurement that the experiment names.
 
     Raises:
         HarnessError: a record is missing, torn or of another schema.
     """
-    records = [load(path_of(results, experiment.name, j.backbone, j.row)) for j in measurements(experiment)]
-    context = {
-        "experiment": experiment,
-        "panels": panels(records),
-        "failures": failures(records),
-        "rows": records,
-        "notes": notes(records),
-    }
-    rendered = {name: render(name, **context) for name in ("efficiency.tex", "efficiency.md")}
-    return {**rendered, "efficiency.csv": _csv(records)}
+    return [load(path_of(results, experiment.name, j.backbone, j.row)) for j in measurements(experiment)]
+
+
+def context(measured: Sequence[EfficiencyRecord]) -> dict[str, Any]:
+    """What the templates of ``costs`` say of speed and memory."""
+    return {"panels": panels(measured), "failures": failures(measured), "rows": measured, "notes": notes(measured)}
 
 
 def panels(records: Sequence[EfficiencyRecord]) -> list[Panel]:
@@ -106,7 +101,8 @@ def notes(records: Sequence[EfficiencyRecord]) -> list[str]:
     return [*sorted(machines), *sorted(kinds), *weights, "What a row would learn is as it starts; nothing was fitted."]
 
 
-def _csv(records: Sequence[EfficiencyRecord]) -> str:
+def csv_text(records: Sequence[EfficiencyRecord]) -> str:
+    """``efficiency.csv``: every point of every row, one a line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.reporting.beside import MARKS
 from harness.statistics import Estimate
 
 TEMPLATES = Path(__file__).parents[2] / "tables" / "templates"
@@ -98,6 +99,11 @@ def times(ratio: float | None) -> str:
     return "" if ratio is None else f"({ratio:.2f})" if ratio >= 0.1 or not ratio else f"({ratio:.2g})"
 
 
+def apart(value: float) -> str:
+    """A signed difference with two decimals; never a negative zero."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
 def rules(spans: Iterable[tuple[str, int]]) -> Markup:
     """A ``\\cmidrule`` under each heading that spans so many columns; the first column is the label's."""
     drawn, start = "", 2
@@ -125,6 +131,8 @@ def _environment(suffix: str) -> Environment:
         comment_end_string="#>",
     )
     environment.filters.update(value=value, interval=interval, cell=cell, entry=entry, rules=rules)
+    environment.filters.update(number=number, apart=apart, zip=zip)
+    environment.globals.update(marks=MARKS)
     environment.filters.update(seconds=seconds, speed=speed, size=size, times=times)
     return environment
 

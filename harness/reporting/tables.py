@@ -1,23 +1,22 @@
-"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone; ``costs``, with the times; and
-``efficiency`` where an experiment measures it.
+"""Writes the tables: ``main`` (TeX, Markdown, CSV), a function of the answers alone, and ``costs``, with the times.
 
 ``main`` has three parts: each row's own memory beside its controls; every metric and category under either scoring
-rule; the paper's number beside ours.
+rule; the paper's own tables, ours beside the printed numbers (:mod:`harness.reporting.paper`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.experiment import Experiment
-from harness.records import Record, atomic
-from harness.reporting import efficiency, memory
+from harness.records import atomic
+from harness.reporting import costs, memory, mixed, paper
 from harness.reporting.notes import Note, notes
 from harness.reporting.render import render
 from harness.reporting.reported import Comparison, comparisons
@@ -27,11 +26,6 @@ from harness.statistics import Estimate
 CONTROLS = ("donor", "mean")
 PANEL_COLUMNS = 9
 """As many columns as a landscape page holds with intervals under the numbers."""
-BESIDE = (
-    "read_seconds", "write_lm_calls", "write_tokens_read", "write_tokens_generated", "write_gradient_steps",
-    "read_lm_calls", "read_tokens", "extra_parameters",
-)  # fmt: skip
-"""Costs that most memories do not have: they stand in a table of their own, for those that do."""
 CSV_COLUMNS = (
     "backbone", "row", "task", "condition", "arm", "minus", "metric", "rule", "category", "value", "low", "high",
     "n", "failed", "status", "clusters", "p", "test", "seeds", "paper", "paper_backbone", "paper_method", "verdict",
@@ -86,7 +80,7 @@ class Detail:
 
 
 def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
-    """Write ``main.{tex,md,csv}``, ``costs.{tex,md}`` of tasks, ``efficiency.{tex,md,csv}`` where it is measured.
+    """Write ``main.{tex,md,csv}``, ``paper.csv``, ``costs.{tex,md}``, and ``efficiency.csv`` where it is measured.
 
     Args:
         experiment: What was to be run; it fixes rows, columns and their order.
@@ -97,48 +91,45 @@ def write(experiment: Experiment, results: Path, out: Path) -> list[Path]:
         The files written.
 
     Raises:
-        HarnessError: a record or its samples are torn, doubled, foreign or at odds; nothing is written then.
+        HarnessError: a record or its samples are torn, doubled, foreign or at odds, or one name stands for two
+            backbones; nothing is written then.
     """
-    texts = _of_answers(experiment, results) if experiment.tasks else _without_answers(experiment)
-    if experiment.efficiency:
-        texts |= efficiency.texts(experiment, results)
+    summary = Summary(experiment, results) if experiment.tasks else None
+    texts = _of_answers(experiment, summary) if summary else _without_answers(experiment)
+    texts |= costs.texts(experiment, summary, results)
     for name, text in texts.items():
         with atomic(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     return [out / name for name in texts]
 
 
-def _of_answers(experiment: Experiment, results: Path) -> dict[str, str]:
-    summary = Summary(experiment, results)
+def _of_answers(experiment: Experiment, summary: Summary) -> dict[str, str]:
+    mixed.check(summary)
     beside = comparisons(experiment, summary)
+    printed = paper.tables(experiment, summary, beside)
     main = {
         "experiment": experiment,
         "panels": panels(experiment, summary),
         "details": details(experiment, summary),
-        "comparisons": [c for c in beside if not c.category],
-        "notes": notes(experiment, summary),
+        "paper": printed,
+        "notes": [*notes(experiment, summary), *mixed.notes(summary)],
         "memory": memory.tested(summary),
     }
-    jobs = costs_of(summary)
-    beside_answers = [job for job in jobs if any(round(job[name], 1) for name in BESIDE)]
-    costs = {"experiment": experiment, "jobs": jobs, "beside": beside_answers, "measured_on": _measured_on(summary)}
     return {
         "main.tex": render("main.tex", **main),
         "main.md": render("main.md", **main),
-        "main.csv": _csv(_lines(summary, beside)),
-        "costs.tex": render("costs.tex", **costs),
-        "costs.md": render("costs.md", **costs),
+        "main.csv": _csv(CSV_COLUMNS, _lines(summary, beside)),
+        "paper.csv": _csv(paper.CSV_COLUMNS, paper.lines(printed)),
     }
 
 
 def _without_answers(experiment: Experiment) -> dict[str, str]:
     """The main table of an experiment that asks nothing: it says what the experiment is instead."""
     rows = ", ".join(row.row for row in experiment.rows)
-    said = Note(
-        "Answers", f"none are asked for. Speed and memory are measured of {rows}; they stand in efficiency.tex."
-    )
-    main = {"experiment": experiment, "panels": [], "details": [], "comparisons": [], "notes": [said], "memory": []}
-    return {"main.tex": render("main.tex", **main), "main.md": render("main.md", **main), "main.csv": _csv([])}
+    said = Note("Answers", f"none are asked for. Speed and memory are measured of {rows}; they stand in costs.tex.")
+    main = {"experiment": experiment, "panels": [], "details": [], "paper": None, "notes": [said], "memory": []}
+    empty = {"main.csv": _csv(CSV_COLUMNS, []), "paper.csv": _csv(paper.CSV_COLUMNS, [])}
+    return {"main.tex": render("main.tex", **main), "main.md": render("main.md", **main), **empty}
 
 
 def columns(experiment: Experiment) -> Iterator[Column]:
@@ -268,46 +259,9 @@ def _paper(comparison: Comparison | None) -> dict[str, Any]:
     }
 
 
-def _csv(lines: Iterable[dict[str, Any]]) -> str:
+def _csv(columns: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-def costs_of(summary: Summary) -> list[dict[str, Any]]:
-    """What each job cost, its cells added up; seconds, tokens, bytes and parameters."""
-    jobs: dict[tuple[str, str, int], list[Record]] = {}
-    for record in summary.records.values():
-        jobs.setdefault((record.backbone, record.row, record.seed), []).append(record)
-    return [{"backbone": b, "row": r, "seed": s, **_job_costs(records)} for (b, r, s), records in jobs.items()]
-
-
-def _job_costs(records: list[Record]) -> dict[str, Any]:
-    costs = [r.costs for r in records]
-    names = ("wall_seconds", "gpu_seconds", "write_seconds", "prefill_seconds", "decode_seconds", "overhead_seconds")
-    fit = records[0].provenance.fit or {}
-    return {
-        **{name: sum(getattr(c, name) for c in costs) for name in (*names, *BESIDE[:-1])},
-        **{name: sum(getattr(c, name) for c in costs) for name in ("tokens_written", "tokens_in", "tokens_out")},
-        **{
-            name: max(getattr(c, name) for c in costs)
-            for name in ("peak_bytes", "state_bytes", "trainable_parameters", "extra_parameters")
-        },
-        "cells": len(records),
-        "questions": sum(r.questions for r in records),
-        "fit_seconds": fit.get("seconds"),
-        "fit_tokens": fit.get("tokens"),
-        "trials": len(fit.get("trials") or [1]),
-        "restored": bool(fit.get("restored")),
-    }
-
-
-def _measured_on(summary: Summary) -> list[str]:
-    """Device, threads and batch size, each combination once."""
-    found = {
-        f"{p.device}, {p.threads} thread{'s' * (p.threads != 1)} a worker, at most {p.batch_size} questions a batch"
-        for p in (r.provenance for r in summary.records.values())
-    }
-    return sorted(found)

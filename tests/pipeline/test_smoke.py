@@ -72,7 +72,7 @@ def done(checkout):
 
 
 def test_tables_and_figure_appear(done):
-    for name in ("main.tex", "main.md", "main.csv", "costs.tex", "memory.pdf"):
+    for name in ("main.tex", "main.md", "main.csv", "paper.csv", "costs.tex", "memory.pdf"):
         assert (done / "tables" / name).stat().st_size > 0
     assert "\\toprule" in (done / "tables/main.tex").read_text(encoding="utf-8")
 

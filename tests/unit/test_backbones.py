@@ -133,6 +133,9 @@ def test_the_record_says_what_the_backbone_is(tiny):
     assert facts["pinned"]
     assert facts["spec"] == {"random": "tiny-llama"}
     assert facts["parameters"] == sum(p.numel() for p in tiny().model.parameters())
+    grown = tiny()
+    grown.model.attached = torch.nn.Linear(4, 4)
+    assert grown.describe()["parameters"] == facts["parameters"]  # an adapter is not of the backbone
     assert not backbones.Backbone(BackboneSpec(hub="a/b"), tiny().model, tiny().tokenizer, "").describe()["pinned"]
 
 

@@ -114,7 +114,8 @@ def test_what_is_only_measured_has_tables_and_figures_of_speed():
     assert run.evaluated == []
     stems = ("parameters", "efficiency", "efficiency-2", "efficiency-3")
     assert run.figures == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
-    assert run.tables == ["main.tex", "main.md", "main.csv", "efficiency.tex", "efficiency.md", "efficiency.csv"]
+    of_all = ["main.tex", "main.md", "main.csv", "paper.csv", "costs.tex", "costs.md"]
+    assert run.tables == [*of_all, "efficiency.csv"]
     assert run.measured[0].parts[-2:] == ("frozen", "efficiency.json")
 
 
@@ -122,7 +123,7 @@ def test_what_is_only_asked_has_nothing_measured():
     run = Pipeline(INLINE)
     assert run.measured == []
     assert "costs.tex" in run.tables
-    assert "efficiency.tex" not in run.tables
+    assert "efficiency.csv" not in run.tables
 
 
 @pytest.mark.parametrize(("status", "again"), [("ok", False), ("unsupported", False), ("skipped", True)])
