@@ -14,6 +14,7 @@ from benchmarks import jobs as job_seconds
 from benchmarks import prompts as building
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
+from benchmarks import reporting as reports
 from benchmarks import retrieval as retrievals
 from benchmarks import scoring as scores
 from benchmarks import twenty_questions as asking
@@ -121,6 +122,17 @@ def scoring(
 ) -> None:
     """What `harness score` takes for many answers, start included."""
     _print(scores.measure(answers), f"Scoring {answers:,} answers", json)
+
+
+@app.command()
+def reporting(
+    rows: Annotated[int, typer.Option(help="Rows; each has 25 records a seed.", min=1)] = 40,
+    seeds: Annotated[int, typer.Option(help="Training seeds.", min=1)] = 10,
+    commands: Annotated[list[str], typer.Option("--command", help="tables, figures. Repeatable.")] = ["tables"],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Seconds and peak memory of the tables of many invented records, each command in a fresh process."""
+    _print(reports.measure(rows, seeds, tuple(commands)), f"Reporting {25 * rows * seeds:,} records", json)
 
 
 @app.command()

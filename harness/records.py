@@ -244,12 +244,34 @@ def read(model: type[AnyRecord], path: Path, mend: str) -> AnyRecord:
         HarnessError: missing, torn, or of another schema.
     """
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise HarnessError(f"there is no record at {path}; {mend}") from error
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read ({error.strerror}); make it a file that you may read") from error
+    ours = model.model_fields["schema_version"].default
+    try:
+        record = model.model_validate_json(text)
+        version = record.schema_version  # type: ignore[attr-defined]
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise HarnessError(
-            f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again"
-        ) from error
+        version = _version(text)  # another schema has other fields: then that is what is wrong
+        if version in (None, ours):
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise HarnessError(
+                f"{path} is not a whole record ({where}: {first['msg']}); delete it and run again"
+            ) from error
+    if version != ours:
+        mend = "update the harness, or delete it and run again" if version > ours else "delete it and run again"
+        raise HarnessError(f"{path} has schema {version}, this version reads {ours}; {mend}")
+    return record
+
+
+def _version(text: bytes) -> int | None:
+    """The schema that a record says it has; None where it is no JSON or says none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    version = found.get("schema_version") if isinstance(found, dict) else None
+    return version if type(version) is int else None

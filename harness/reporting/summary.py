@@ -6,18 +6,28 @@ then over questions, clustered by root document. What the seeds add is told apar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
 from harness import records, statistics
 from harness.episodes import CLEAN
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job
 from harness.records import Record
-from harness.statistics import Estimate
+from harness.reporting.scores import Questions, Reader, Scores, aligned, averaged
+from harness.statistics import Components, Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Place(NamedTuple):
@@ -42,24 +52,36 @@ def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
     """
     found: dict[Cell, Record] = {}
     folders: dict[Cell, Path] = {}
-    for path in sorted((results / experiment.name).rglob("record.json")):
-        record = records.load(path)
-        if record.schema_version != records.SCHEMA_VERSION:
-            raise HarnessError(
-                f"{path} has schema {record.schema_version}, this version reads {records.SCHEMA_VERSION}; "
-                "delete it and run again"
-            )
-        job = Job(record.experiment, record.backbone, record.row, record.seed)
-        cell = Cell(job, record.task, record.condition, record.arm)
-        if cell in found:
-            raise HarnessError(f"{path} and {folders[cell]} are both the record of cell {cell.id}; delete one")
-        found[cell], folders[cell] = record, path
+    configs: dict[str, dict[str, Any]] = {}
+    with _no_collections():
+        for path in sorted((results / experiment.name).rglob("record.json")):
+            record = records.load(path)
+            job = Job(record.experiment, record.backbone, record.row, record.seed)
+            cell = Cell(job, record.task, record.condition, record.arm)
+            if cell in found:
+                raise HarnessError(f"{path} and {folders[cell]} are both the record of cell {cell.id}; delete one")
+            found[cell], folders[cell] = record, path
+            same = configs.setdefault(record.provenance.config_hash, record.provenance.config)
+            if same == record.provenance.config:  # most of a record, and the same in all of one run: held once
+                record.provenance.config = same
     for cell, path in folders.items():
         if path.parent != results / cell.path:
             raise HarnessError(f"{path} says that it is cell {cell.id}; move it to {results / cell.path}")
     order = {place: i for i, place in enumerate(declared(experiment))}
     wanted = [cell for cell in found if place_of(cell) in order]
     return {cell: found[cell] for cell in sorted(wanted, key=lambda c: (order[place_of(c)], c.job.seed))}
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """No search for garbage in cycles while many objects are made that all stay: it takes twice their own time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def place_of(cell: Cell) -> Place:
@@ -85,6 +107,8 @@ def samples(results: Path, cell: Cell) -> pd.DataFrame:
     Raises:
         HarnessError: missing or torn.
     """
+    import pandas as pd
+
     path = results / cell.path / "samples.parquet"
     try:
         return pd.read_parquet(path)
@@ -92,8 +116,31 @@ def samples(results: Path, cell: Cell) -> pd.DataFrame:
         raise HarnessError(f"{path} cannot be read ({error}); delete the cell's folder and run again") from error
 
 
+class _Picked(NamedTuple):
+    """Scores of one metric, of the questions of one category."""
+
+    questions: Questions
+    """All of them, of whatever category."""
+    values: NDArray
+    roots: NDArray
+    weights: NDArray | None
+
+
+def remembered(method: Method) -> Method:
+    """A method of :class:`Summary` that works each of its answers out once."""
+
+    @wraps(method)
+    def asked(self: Summary, *words: Any, **named: Any) -> Any:
+        question = (method.__name__, words, tuple(sorted(named.items())))
+        if question not in self._known:
+            self._known[question] = method(self, *words, **named)
+        return self._known[question]
+
+    return asked  # type: ignore[return-value]
+
+
 class Summary:
-    """Estimates from the records of one experiment, computed when asked for."""
+    """Estimates from the records of one experiment, computed when asked for and remembered."""
 
     def __init__(self, experiment: Experiment, results: Path) -> None:
         self.experiment = experiment
@@ -107,8 +154,9 @@ class Summary:
         self._cells: dict[Place, list[Cell]] = {}
         for cell in self.records:
             self._cells.setdefault(place_of(cell), []).append(cell)
-        self._samples: dict[Cell, pd.DataFrame] = {}
-        self._by_question: dict[tuple[tuple[Cell, ...], str], pd.DataFrame] = {}
+        self._reader = Reader(results)
+        self._known: dict[Any, Any] = {}
+        """What was asked for before, by question."""
 
     @property
     def places(self) -> list[Place]:
@@ -125,82 +173,156 @@ class Summary:
 
     def primary_metric(self, task: str) -> str:
         """The metric by which a task is judged; empty where it did not run."""
-        return next((r.primary_metric for r in self.records.values() if r.task == task), "")
+        return next((r.primary_metric for r in self._of_task.get(task, ())), "")
 
+    @remembered
     def metrics(self, task: str) -> dict[str, str]:
         """Rule (``official`` or ``release``) by metric of a task, the primary metric first."""
         primary = self.primary_metric(task)
         rules = {
             name: score.rule
-            for record in self.records.values()
-            if record.task == task
+            for record in self._of_task.get(task, ())
             for name, score in record.scores.items()
             if "/" not in name
         }
         return dict(sorted(rules.items(), key=lambda item: (item[0] != primary, item)))
 
+    @remembered
     def categories(self, task: str) -> list[str]:
         """The categories of a task's questions, sorted, ``clean`` last; none where questions have none."""
-        found: set[str] = set()
-        for place, cells in self._cells.items():
-            if place.task == task:
-                found |= set(statistics.categories(self._read(cells[0])))
+        asked = {self._read(cells[0]).questions: None for place, cells in self._cells.items() if place.task == task}
+        found = {name for questions in asked for name in questions.named}
         return sorted(found, key=lambda name: (name == CLEAN, name))
 
+    @remembered
     def estimate(self, place: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean score (0 to 1) of a place with its interval; None where it did not run or asks no such question."""
-        scores = self._scores(place, metric, category)
-        return None if scores is None else statistics.mean(scores["score"], scores["root"], scores.get("weight"))
+        found = self._scores(place, metric, category)
+        return None if found is None else statistics.mean(found.values, found.roots, found.weights)
 
+    @remembered
     def contrast(self, left: Place, right: Place, metric: str = "", category: str = "") -> Estimate | None:
         """Mean of ``left - right`` over the questions of both, paired; None where either did not run."""
-        first, second = self._scores(left, metric, category), self._scores(right, metric, category)
-        if first is None or second is None:
+        both = self._both(left, right, metric, category)
+        if both is None:
             return None
-        both = first.join(second["score"], how="inner", rsuffix="_right")
-        if both.empty:
-            return None
-        return statistics.paired(both["score"], both["score_right"], both["root"], weights=both.get("weight"))
+        left_values, right_values, roots, weights = both
+        return statistics.paired(left_values, right_values, roots, weights=weights)
+
+    @remembered
+    def ratio(self, left: Place, right: Place, metric: str = "", category: str = "") -> Estimate | None:
+        """Mean of ``left`` over mean of ``right``, the questions of both; None also where ``right`` scores nothing."""
+        both = self._both(left, right, metric, category)
+        return None if both is None or not both[1].any() else statistics.ratio(*both)
+
+    def family(
+        self, task: str, condition: str, minus: str = "donor", metric: str = "", category: str = ""
+    ) -> dict[Place, tuple[Estimate, float]]:
+        """Own minus a control of every row under one task and condition, with the p that Holm corrects over them.
+
+        Rows with too few clusters for a test are no part of the family.
+        """
+        own = [p for p in self.places if (p.task, p.condition, p.arm) == (task, condition, "own")]
+        tested = {p: self.contrast(p, p._replace(arm=minus), metric, category) for p in own}
+        found = {p: (c, c.p) for p, c in tested.items() if c is not None and c.p is not None}
+        adjusted = statistics.holm([p for _, p in found.values()])
+        return {place: (c, p) for (place, (c, _)), p in zip(found.items(), adjusted, strict=True)}
 
     def seed_values(self, place: Place, metric: str = "", category: str = "") -> list[float]:
         """The mean score (0 to 1) of each training seed."""
-        seeds = (self._questions((cell,), metric) for cell in self._cells.get(place, ()))
-        frames = (statistics.within(questions, category) for questions in seeds)
-        return [statistics.average(frame) for frame in frames if not frame.empty]
+        seeds = [self._picked(self._read(cell), cell, metric, category) for cell in self._cells.get(place, ())]
+        return [float(np.average(s.values, weights=s.weights)) for s in seeds if s is not None]
 
-    def _scores(self, place: Place, metric: str, category: str) -> pd.DataFrame | None:
-        cells = self._cells.get(place)
-        if not cells:
+    @remembered
+    def components(self, place: Place, metric: str = "", category: str = "") -> Components | None:
+        """What training seeds, draws and questions each add to the scatter of a place's mean; None as in `estimate`."""
+        cells = self._cells.get(place, [])
+        found = self._scores(place, metric, category)
+        if found is None:
             return None
-        scores = statistics.within(self._questions(tuple(cells), metric), category)
-        return None if scores.empty else scores
+        metric = metric or self.primary_metric(place.task)
+        seeds = [self._read(cell) for cell in cells]
+        questions, places = aligned(seeds)
+        chosen = questions.within(category)
+        draws = min(s.draws for s in seeds)
+        of_seeds = [(s, p[chosen]) for s, p in zip(seeds, places, strict=True)]
+        noise = [s.noise[metric][p] for s, p in of_seeds] if draws > 1 else None
+        return statistics.components(
+            [s.values[metric][p] for s, p in of_seeds], found.roots, weights=found.weights, noise=noise, draws=draws
+        )
 
-    def _questions(self, cells: tuple[Cell, ...], metric: str) -> pd.DataFrame:
-        """Columns ``score``, ``root``, ``category``; one row a question that every seed was asked."""
-        metric = metric or self.primary_metric(cells[0].task)
-        if (cells, metric) not in self._by_question:
-            seeds = [statistics.by_question(self._read(cell), metric) for cell in cells]
-            for cell, scores in zip(cells, seeds, strict=True):
-                self._check(cell, metric, scores)
-            merged = seeds[0]
-            if len(seeds) > 1:
-                every = pd.concat([s["score"] for s in seeds], axis=1, join="inner").mean(axis=1)
-                merged = merged.loc[every.index].assign(score=every)
-            self._by_question[cells, metric] = merged
-        return self._by_question[cells, metric]
+    @cached_property
+    def _of_task(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self.records.values():
+            found.setdefault(record.task, []).append(record)
+        return found
 
-    def _read(self, cell: Cell) -> pd.DataFrame:
-        if cell not in self._samples:
-            self._samples[cell] = samples(self.results, cell)
-        return self._samples[cell]
+    def _scores(self, place: Place, metric: str, category: str) -> _Picked | None:
+        """One score a question that every seed of a place was asked."""
+        cells = self._cells.get(place)
+        return self._picked(self._averaged(place), cells[0], metric, category) if cells else None
 
-    def _check(self, cell: Cell, metric: str, scores: pd.DataFrame) -> None:
-        """No table holds a number that no record holds: the samples must give the record's own score."""
-        recorded = self.records[cell].scores.get(metric)
-        if recorded is None or scores.empty or abs(recorded.value - statistics.average(scores)) > 1e-6:
+    def _both(self, left: Place, right: Place, metric: str, category: str) -> tuple | None:
+        """Scores of either, clusters and weights of the questions that both were asked."""
+        first, second = self._scores(left, metric, category), self._scores(right, metric, category)
+        if first is None or second is None:
+            return None
+        if first.questions is second.questions:
+            return first.values, second.values, first.roots, first.weights
+        here, there = self._averaged(left), self._averaged(right)
+        ours, theirs = here.questions.shared(there.questions)
+        chosen = np.isin(ours, here.questions.within(category)) & np.isin(theirs, there.questions.within(category))
+        if not chosen.any():
+            return None
+        name = metric or self.primary_metric(left.task)
+        ours, theirs = ours[chosen], theirs[chosen]
+        weights = here.weights.get(name)
+        return (
+            here.values[name][ours], there.values[name][theirs], here.questions.roots[ours],
+            None if weights is None else weights[ours],
+        )  # fmt: skip
+
+    def _picked(self, scores: Scores, cell: Cell, metric: str, category: str) -> _Picked | None:
+        """Of one metric, the questions of a category."""
+        metric = metric or self.primary_metric(cell.task)
+        if metric not in scores.values:
             raise HarnessError(
-                f"the samples of cell {cell.id} do not give the {metric} of its record; delete its folder and run again"
+                f"the samples of {cell.id} have no column 'score.{metric}'; name one of its metrics, or evaluate again"
             )
+        if metric not in self.records[cell].scores:
+            raise _at_odds(cell, metric)
+        places = scores.questions.within(category)
+        if not len(places):
+            return None
+        weights = scores.weights.get(metric)
+        picked = None if weights is None else weights[places]
+        return _Picked(scores.questions, scores.values[metric][places], scores.questions.roots[places], picked)
+
+    @remembered
+    def _averaged(self, place: Place) -> Scores:
+        return averaged([self._read(cell) for cell in self._cells[place]])
+
+    @remembered
+    def _read(self, cell: Cell) -> Scores:
+        """A cell's scores. No table holds a number that no record holds: they must give the record's own."""
+        found = self._reader.read(cell)
+        for name, recorded in self.records[cell].scores.items():
+            metric, _, category = name.partition("/")
+            places = found.questions.within(category)
+            values, weights = found.values.get(metric), found.weights.get(metric)
+            if values is None or len(places) != recorded.n:
+                raise _at_odds(cell, name)
+            mean = np.average(values[places], weights=None if weights is None else weights[places])
+            if not abs(recorded.value - mean) <= 1e-6:
+                raise _at_odds(cell, name)
+        return found
+
+
+def _at_odds(cell: Cell, score: str) -> HarnessError:
+    return HarnessError(
+        f"the samples of cell {cell.id} do not give the {score} of its record; delete its folder and run again"
+    )
 
 
 def spread(numbers: Iterable[int]) -> str:
