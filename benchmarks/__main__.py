@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import chance as chances
 from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
@@ -133,6 +134,21 @@ def reporting(
 ) -> None:
     """Seconds and peak memory of the tables of many invented records, each command in a fresh process."""
     _print(reports.measure(rows, seeds, tuple(commands)), f"Reporting {25 * rows * seeds:,} records", json)
+
+
+@app.command()
+def chance(
+    draws: Annotated[int, typer.Option(help="Simulated comparisons a setting.", min=1)] = 2000,
+    json: Json = False,
+) -> None:
+    """How often tests are wrong and intervals right where the truth is known."""
+    _print(chances.measure(draws), f"{draws:,} comparisons of equal methods a setting", json)
+
+
+@app.command()
+def bootstrap(json: Json = False) -> None:
+    """The crossed bootstrap of training seeds and questions: seconds and peak memory."""
+    _print(chances.bootstrap(), "10,000 draws, 1,540 questions, 12 methods, 5 seeds", json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -57,14 +58,21 @@ def measure(rows: int = 40, seeds: int = 10, commands: tuple[str, ...] = ("table
 
 def _timed(command: str, file: Path, folder: Path, enough: bool) -> Iterator[Measured]:
     words = [command, str(file), "--results", str(folder / "results"), "--out", str(folder / command)]
-    clock = time.perf_counter()
+    clock, cpu = time.perf_counter(), _cpu()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(words=words)], capture_output=True, text=True, check=True
     )
-    seconds = time.perf_counter() - clock
+    seconds, worked = time.perf_counter() - clock, _cpu() - cpu
     peak = int(done.stdout.split()[-1]) * 1024 / 1e6
     yield Measured(f"{command}.seconds", seconds, "s", at_most=SECONDS if enough else None)
+    yield Measured(f"{command}.cpu_seconds", worked, "s")
     yield Measured(f"{command}.peak", peak, "MB", at_most=MEGABYTES if enough else None)
+
+
+def _cpu() -> float:
+    """CPU seconds of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def experiment(rows: int, seeds: int) -> Experiment:

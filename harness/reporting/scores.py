@@ -6,7 +6,6 @@ once and shared: two cells were asked the same where they share one :class:`Ques
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -183,7 +182,7 @@ class Reader:
 def _read(path: Path) -> pa.Table:
     """The columns that scores need."""
     try:
-        file = parquet.ParquetFile(io.BytesIO(path.read_bytes()))
+        file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
         return file.read(columns=[*_wanted(file.schema_arrow.names)], use_threads=False)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
         raise HarnessError(f"{path} cannot be read ({error}); delete the cell's folder and run again") from error
