@@ -317,7 +317,8 @@ class Cell:
     @property
     def path(self) -> Path:
         """Folder of ``record.json`` and ``samples.parquet``, relative to the results folder."""
-        return self.job.path / self.task / self.condition / self.arm
+        job = self.job
+        return Path(job.experiment, job.backbone, job.row, f"seed{job.seed}", self.task, self.condition, self.arm)
 
     @property
     def id(self) -> str:

@@ -91,7 +91,8 @@ class Pipeline:
     @property
     def reporting(self) -> str:
         """Digest of all files that tables, figures and report are made by, beside the records."""
-        folders = (Path(__file__).with_name("reporting"), Path("tables/templates"), Path("tables/reported"))
+        code = (Path(__file__).with_name(name) for name in ("reporting", "statistics"))
+        folders = (*code, Path("tables/templates"), Path("tables/reported"))
         kinds = (".py", ".j2", ".css", ".js", ".csv")
         files = sorted(f for folder in folders for f in folder.rglob("*.*") if f.suffix in kinds)
         return digest([file.read_text(encoding="utf-8") for file in files])[:16]

@@ -52,7 +52,7 @@ def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
     """
     found: dict[Cell, Record] = {}
     folders: dict[Cell, Path] = {}
-    configs: dict[str, dict[str, Any]] = {}
+    shared: dict[tuple[str, str], Any] = {}
     with _kept():
         for path in sorted((results / experiment.name).rglob("record.json")):
             record = records.load(path)
@@ -61,15 +61,22 @@ def collect(experiment: Experiment, results: Path) -> dict[Cell, Record]:
             if cell in found:
                 raise HarnessError(f"{path} and {folders[cell]} are both the record of cell {cell.id}; delete one")
             found[cell], folders[cell] = record, path
-            same = configs.setdefault(record.provenance.config_hash, record.provenance.config)
-            if same == record.provenance.config:  # most of a record, and the same in all of one run: held once
-                record.provenance.config = same
+            _share(record, shared)
     for cell, path in folders.items():
         if path.parent != results / cell.path:
             raise HarnessError(f"{path} says that it is cell {cell.id}; move it to {results / cell.path}")
     order = {place: i for i, place in enumerate(declared(experiment))}
     wanted = [cell for cell in found if place_of(cell) in order]
     return {cell: found[cell] for cell in sorted(wanted, key=lambda c: (order[place_of(c)], c.job.seed))}
+
+
+def _share(record: Record, shared: dict[tuple[str, str], Any]) -> None:
+    """Let records hold what is the same in all of one run, and is most of each, once."""
+    for name in ("config", "versions", "backbone", "data"):
+        own = getattr(record.provenance, name)
+        same = shared.setdefault((name, record.task), own)
+        if same == own:
+            setattr(record.provenance, name, same)
 
 
 @contextmanager

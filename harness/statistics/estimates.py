@@ -1,4 +1,8 @@
-"""Means, paired differences and ratios of scores, with cluster-robust 95% intervals."""
+"""Means, paired differences and ratios of scores, with cluster-robust 95% intervals.
+
+Every interval is a t interval with G - 1 degrees of freedom, on a scale without ends: the log-odds of the range for
+means (0 to 1) and differences (-1 to 1), the logarithm for ratios.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from harness.errors import HarnessError
 from harness.statistics.significance import FEWEST_CLUSTERS, mcnemar, sign_flip
@@ -187,7 +191,7 @@ def _clustered(values: NDArray, codes: NDArray, counts: NDArray) -> _Clustered:
 
 
 def _interval(found: _Clustered, lowest: float) -> tuple[float | None, float | None]:
-    """Cluster-robust t interval, kept within the range ``lowest`` to 1 that the values can take.
+    """Cluster-robust t interval for a mean of values between ``lowest`` and 1.
 
     Where no cluster differs from the mean a t interval would claim certainty; then each end moves by the share of
     clusters that could still be otherwise (Clopper and Pearson's bound for 0 of G).
@@ -198,13 +202,33 @@ def _interval(found: _Clustered, lowest: float) -> tuple[float | None, float | N
     if error < NOTHING:
         unseen = 1 - ((1 - LEVEL) / 2) ** (1 / found.groups)
         return float(centre - unseen * (centre - lowest)), float(centre + unseen * (1 - centre))
-    half = quantile((1 + LEVEL) / 2, found.groups - 1) * error
-    return float(max(centre - half, lowest)), float(min(centre + half, 1.0))
+    return bounded(centre, quantile((1 + LEVEL) / 2, found.groups - 1) * error, lowest)
+
+
+def bounded(centre: float, half: float, lowest: float = 0.0) -> tuple[float, float]:
+    """Ends of the interval that reaches ``half`` to either side on the log-odds of the range ``lowest`` to 1.
+
+    On the plain scale the interval of a low score from few clusters is too short: a sample that holds few right
+    answers shows little scatter too (docs/statistics.md gives the rates).
+    """
+    width = 1 - lowest
+    share = (centre - lowest) / width
+    if not 0 < share < 1:
+        return centre, centre
+    place, reach = logit(share), half / width / (share * (1 - share))
+    low, high = expit([place - reach, place + reach])
+    return float(lowest + width * low), float(lowest + width * high)
 
 
 def _detectable(found: _Clustered) -> float | None:
-    """The smallest effect that ``POWER`` would have found: the two quantiles of t that lie between, times the error."""
-    if found.groups < FEWEST_CLUSTERS or found.error < NOTHING:
+    """The smallest effect that ``POWER`` of such comparisons would have found.
+
+    The two quantiles of t that lie between, times the error. Where a sign-flip reaches 5% only if all clusters agree
+    (six of them), it is the effect with which they do.
+    """
+    groups = found.groups
+    if groups < FEWEST_CLUSTERS or found.error < NOTHING:
         return None
-    freedom = found.groups - 1
-    return (quantile((1 + LEVEL) / 2, freedom) + quantile(POWER, freedom)) * found.error
+    if 2 * 2.0 ** (1 - groups) > 1 - LEVEL:
+        return float(np.sqrt(groups) * ndtri(POWER ** (1 / groups))) * found.error
+    return (quantile((1 + LEVEL) / 2, groups - 1) + quantile(POWER, groups - 1)) * found.error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import HarnessError
-from harness.statistics.estimates import LEVEL, _Clustered, _clustered, _codes, _counts, quantile
+from harness.statistics.estimates import LEVEL, _Clustered, _clustered, _codes, _counts, bounded, quantile
 from harness.statistics.significance import DRAWS, FEWEST_CLUSTERS
 
 BLOCK = 1 << 20
@@ -91,7 +91,7 @@ def components(
     low = high = None
     if groups >= FEWEST_CLUSTERS:
         half = quantile((1 + LEVEL) / 2, _freedom(total, parts)) * total**0.5
-        low, high = max(0.0, whole.centre - half), min(1.0, whole.centre + half)
+        low, high = bounded(whole.centre, half)
     return Components(
         whole.centre, low, high, len(seeds), draws, len(codes), groups, seed_sd,
         None if one_draw is None else one_draw**0.5, of_questions**0.5, total**0.5,

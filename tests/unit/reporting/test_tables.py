@@ -127,6 +127,35 @@ def test_bytes_depend_on_the_answers_alone(embedded, invented, tmp_path):
     assert (tmp_path / "out" / "costs.tex").read_bytes() != (written / "costs.tex").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONHASHSEED": "1", "LANG": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati"},
+     {"PYTHONHASHSEED": "2", "LC_ALL": "de_DE.UTF-8", "LANGUAGE": "de"}],
+)  # fmt: skip
+def test_neither_the_order_of_files_nor_locale_zone_or_hash_seed_changes_a_byte(
+    embedded, written, tmp_path, environment
+):
+    """Folders are listed backwards there; costs are the same here, so all files are compared."""
+    chosen, results = embedded
+    program = (
+        "import os, sys; from pathlib import Path; scan = os.scandir\n"
+        "class Backwards:\n"
+        "    def __init__(self, *a): self.entries = sorted(scan(*a), key=lambda e: e.name, reverse=True)\n"
+        "    def __enter__(self): return iter(self.entries)\n"
+        "    def __exit__(self, *a): pass\n"
+        "    def __iter__(self): return iter(self.entries)\n"
+        "os.scandir = Backwards\n"
+        "from harness.experiment import Experiment; from harness.reporting import tables\n"
+        "tables.write(Experiment.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    arguments = [chosen.model_dump_json(by_alias=True), str(results), str(tmp_path)]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, env={**os.environ, **environment})
+    names = sorted(p.name for p in written.iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes(), name
+
+
 def test_a_row_whose_donor_does_as_well_claims_no_memory(invented, tmp_path):
     chosen = invented.experiment(
         rows=["delta_mem_tsw"], tasks=[{"task": "locomo", "conditions": {"removed": ["own", "donor"]}}]

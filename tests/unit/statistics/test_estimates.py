@@ -39,11 +39,21 @@ def test_equal_arms_are_told_apart_in_at_most_6_5_percent(groups):
     assert false / 1000 <= 0.065
 
 
-def test_one_question_a_cluster_is_the_t_interval():
+def test_one_question_a_cluster_is_the_t_interval_of_the_log_odds():
     values = np.random.default_rng(0).uniform(0.2, 0.8, 30)
     estimate = statistics.mean(values, range(30))
-    low, high = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
-    assert (estimate.low, estimate.high) == pytest.approx((low, high))
+    m, error = values.mean(), stats.sem(values)
+    ends = stats.t.interval(0.95, 29, np.log(m / (1 - m)), error / m / (1 - m))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(1 / (1 + np.exp(-end)) for end in ends), rel=1e-12)
+
+
+def test_a_difference_has_the_t_interval_of_fishers_z():
+    rng = np.random.default_rng(1)
+    left, right = rng.uniform(0, 1, 25), rng.uniform(0, 1, 25)
+    estimate = statistics.paired(left, right, range(25))
+    d, error = (left - right).mean(), stats.sem(left - right)
+    ends = np.tanh(stats.t.interval(0.95, 24, np.arctanh(d), error / (1 - d**2)))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(ends), rel=1e-12)
 
 
 def test_clusters_widen_the_interval():
@@ -75,8 +85,9 @@ def test_no_difference_anywhere():
 
 def test_intervals_stay_in_range():
     scores = [0.0] * 11 + [1.0]
-    assert statistics.mean(scores, range(12)).low == 0
-    assert statistics.mean([1 - s for s in scores], range(12)).high == 1
+    few, many = statistics.mean(scores, range(12)), statistics.mean([1 - s for s in scores], range(12))
+    assert 0 < few.low < few.value < few.high < 1
+    assert (1 - many.high, 1 - many.low) == pytest.approx((few.low, few.high))
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(8, 1), (3, 3), (1, 6), (0, 5)])
