@@ -6,7 +6,7 @@ for its row and its task; what the runs merely named beside that is taken where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar, get_args
@@ -25,6 +25,8 @@ BESIDE = {"conditions", "details", "source"}
 """Of a task: what may differ between runs whose answers stand in one column, and is joined."""
 
 
+FILE = "experiment.yaml"
+"""Beside merged records: what they are of, for `harness tables` and all else that takes an experiment."""
 CONDITIONS = get_args(Condition)
 """Their order in every file of config/; a record keeps none, for its JSON is sorted."""
 
@@ -131,7 +133,7 @@ def union(found: Sequence[Part], name: str) -> Experiment:
     )  # fmt: skip
 
 
-def _ordered(conditions: dict[str, Any]) -> dict[str, Any]:
+def _ordered(conditions: Mapping[Any, Any]) -> dict[Any, Any]:
     return {name: conditions[name] for name in sorted(conditions, key=lambda name: (*CONDITIONS, name).index(name))}
 
 

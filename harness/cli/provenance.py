@@ -45,3 +45,49 @@ def verify(
     if wrong:
         typer.echo(f"{wrong:,} mismatch{'es' * (wrong > 1)}", err=True)
         raise typer.Exit(1)
+
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a record, of a job (seedN), or of an experiment.")]
+
+
+@app.command()
+def diff(
+    left: Run,
+    right: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Leave with 1 where something that matters differs.")
+    ] = False,
+) -> None:
+    """Say what changed between two runs: what they were made of, and then their answers and scores."""
+    import json
+
+    from harness import diff as comparing
+
+    found = comparing.diff(left, right)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        for line in comparing.lines(found):
+            typer.echo(line)
+    if exit_code and not found.equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="RESULTS/NAME, the experiment folder to make.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Experiment folders to take records from.")],
+    prefer: Annotated[
+        Path | None, typer.Option(help="The run whose record stands where two of one cell differ.")
+    ] = None,
+    mixed: Annotated[
+        list[str], typer.Option("--mixed", metavar="TASK", help="Its data or prompts may differ. Repeatable.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Join verified records of several runs into one experiment, with an experiment file for `harness tables`."""
+    from harness import merge as joining
+
+    file = joining.merge(out, runs, prefer=prefer, mixed=mixed)
+    typer.echo(file)
+    typer.echo(f"note: `harness tables {file} --results {out.parent}` makes its tables", err=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import definition, efficiency_records, manifest, records
+from harness import config, definition, efficiency_records, manifest, records
 from harness.efficiency_records import EfficiencyRecord
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job
@@ -76,15 +76,22 @@ class Run:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """What the tables are of: the manifest's experiment, else what the records' own configurations say together.
+        """What the tables are of: the manifest's experiment, else that of a merged folder, else what the records' own
+        configurations say together.
 
         Raises:
             HarnessError: neither can be had.
         """
         if self.manifest is not None:
             return Experiment.model_validate(self.manifest.experiment)
-        found = [*self.records.values(), *self.measurements.values()]
-        return definition.union(definition.parts(found), self.name)
+        if (merged := self.folder / definition.FILE).is_file():
+            return config.load(str(merged))
+        return definition.union(definition.parts(self.everything), self.name)
+
+    @property
+    def everything(self) -> list[Record | EfficiencyRecord]:
+        """Every record that could be read."""
+        return [*self.records.values(), *self.measurements.values()]
 
     @property
     def answered(self) -> dict[Path, Record]:
