@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ABSENT = "none"
+SHOWN = 8
+"""Cells of one side that are named; the rest is counted, and stands in the JSON."""
 BESIDE = (
     "commit", "dirty", "versions.", "machine.", "device", "threads", "config.name", "config.title", "config.primary",
     "config.merged", "config.run.executor", "config.run.workers", "config.run.cpus_per_worker",
@@ -25,6 +28,8 @@ BESIDE = (
 """Facts that no answer is a function of, but for arithmetic; a name that ends in a dot is all below it."""
 RAN = ("dtype", "attention")
 """What may run otherwise than the configuration, and so the address, asks."""
+NOT_ASKED = ("conditions.", "details", "overlay", "metric")
+"""Of a task: what no answer is a function of."""
 ADDRESS = "address (code of the method, or settings of the task)"
 NOT_TOLD = ("fit.losses", "fit.trials", "fit.data", "fit.budget", "fit.config", "config_hash", "addressed")
 """What is long, or follows from what is told."""
@@ -129,23 +134,39 @@ def _changes(pairs: list[tuple[Record, Record]]) -> list[Change]:
             left["prompts"], right["prompts"] = one.provenance.prompt_hash, other.provenance.prompt_hash
             left.pop("wording", None)
             right.pop("wording", None)
+        _fold(left, right)
         moved = not one.address or one.address != other.address
-        differ = [fact for fact in {**left, **right} if left.get(fact) != right.get(fact)]
-        if moved and one.address and other.address and not any(_matters(fact, moved) for fact in differ):
-            left[ADDRESS], right[ADDRESS] = one.address, other.address  # of what no fact tells, such as code
-            differ.append(ADDRESS)
-        for fact in differ:
-            key = fact, left.get(fact, ABSENT), right.get(fact, ABSENT), _matters(fact, moved)
+        differ = {f: moved and _read(f, one) for f in {**left, **right} if left.get(f) != right.get(f)}
+        differ |= {fact: True for fact in RAN if fact in differ}
+        if one.address and other.address and moved and not any(differ.values()):
+            left[ADDRESS], right[ADDRESS], differ[ADDRESS] = one.address, other.address, True
+        for fact, matters in differ.items():
+            key = fact, left.get(fact, ABSENT), right.get(fact, ABSENT), matters
             found[key] = found.get(key, 0) + 1
     changes = [Change(*key[:3], count, key[3]) for key, count in found.items()]
     return sorted(changes, key=lambda change: (not change.matters, change.fact, change.left, change.right))
 
 
-def _matters(fact: str, moved: bool) -> bool:
-    """Whether answers are a function of a fact; where the address stayed, only of what ran otherwise than asked."""
+def _read(fact: str, record: Record) -> bool:
+    """Whether the record's answers can be a function of a fact: not of other rows, nor of other tasks."""
     if any(fact == name or (name.endswith(".") and fact.startswith(name)) for name in BESIDE):
         return False
-    return moved or fact in RAN
+    for room, own in (("config.rows.", record.row), ("config.tasks.", record.task)):
+        if fact.startswith(room):
+            below = fact.removeprefix(f"{room}{own}.")
+            return below != fact and not below.startswith(NOT_ASKED)
+    return True
+
+
+def _fold(left: dict[str, str], right: dict[str, str]) -> None:
+    """Tell a row or a task that only one side names in one word."""
+    for room, key in (("config.rows.", ".row"), ("config.tasks.", ".task")):
+        names = [{f[: -len(key)] for f in side if f.startswith(room) and f.endswith(key)} for side in (left, right)]
+        for side, only in ((left, names[0] - names[1]), (right, names[1] - names[0])):
+            for name in only:
+                for fact in [f for f in side if f.startswith(f"{name}.")]:
+                    del side[fact]
+                side[name] = "named"
 
 
 def _facts(record: Record) -> dict[str, str]:
@@ -234,16 +255,23 @@ def lines(found: Diff) -> Iterator[str]:
     """What changed, in plain lines."""
     yield f"{found.cells:,} cell{'s' * (found.cells != 1)} in both"
     for side, names in (("left", found.only_left), ("right", found.only_right)):
-        yield from (f"only {side}: {name}" for name in names)
+        yield from (f"only {side}: {name}" for name in names[:SHOWN])
+        if len(names) > SHOWN:
+            yield f"only {side}: {len(names) - SHOWN:,} more"
     for matters, head in ((True, "answers follow from it"), (False, "beside it")):
         for change in (c for c in found.changes if c.matters is matters):
             where = "" if change.cells == found.cells else f" ({change.cells} of {found.cells} cells)"
-            yield f"{head}: {change.fact}: {change.left} -> {change.right}{where}"
+            yield f"{head}: {change.fact}: {_short(change.left)} -> {_short(change.right)}{where}"
     changed = [outcome for outcome in found.outcomes if not outcome.same]
     yield from map(_told, changed)
     if same := len(found.outcomes) - len(changed):
         yield f"{same:,} cell{'s have' if same != 1 else ' has'} the same answers and scores"
     yield "equal in all that matters" if found.equal else "not equal"
+
+
+def _short(value: str) -> str:
+    """A digest by its first twelve digits, all else as it is."""
+    return value[:12] if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", value) else value
 
 
 def _told(outcome: Outcome) -> str:

@@ -83,7 +83,7 @@ def merge(out: Path, folders: Sequence[Path], *, prefer: Path | None = None, mix
     if wrong := [*twice, *_mixed(taken, mixed)]:
         raise RefusedError(wrong)
     told = tuple(_origin(run, [one for one in taken if one.run is run]) for run in runs)
-    _write(out, experiment.model_copy(update={"merged": told}), taken)
+    _write(out, experiment.model_copy(update={"merged": told, "efficiency": None}), taken)
     return out / FILE
 
 
