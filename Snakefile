@@ -1,4 +1,4 @@
-# The whole DAG: prepare -> fit -> evaluate, measure -> tables, figures, audit, report -> tables/main.tex
+# The whole DAG: prepare -> fit -> evaluate, measure -> tables, figures, audit, report -> manifest -> tables/main.tex
 #
 #   snakemake --cores all tables/main.tex
 #   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
@@ -21,7 +21,7 @@ RUN = told(Pipeline, config)
 if dry(sys.argv):
     RUN.show_plan()
 else:
-    RUN.forget()
+    told(RUN.forget)
 
 ON = (
     RUN.arguments
@@ -29,6 +29,9 @@ ON = (
 AT = str(RUN.folder)
 JOB = AT + "/{backbone}/{row}/seed{seed}"
 TABLES, FIGURES = RUN.tables, RUN.figures
+FILES = expand(AT + "/tables/{file}", file=[*TABLES, "audit.md"]) + expand(
+    AT + "/figures/{file}", file=FIGURES
+)
 
 
 report: "tables/templates/workflow.rst"  # what `snakemake --report` opens with
@@ -54,9 +57,8 @@ onerror:
 
 rule publish:
     input:
-        AT + "/report/index.html",  # holds text of benchmarks, so it stays where it is
-        files=expand(AT + "/tables/{file}", file=[*TABLES, "audit.md"])
-        + expand(AT + "/figures/{file}", file=FIGURES),
+        AT + "/manifest.json",
+        files=FILES,
     output:
         expand("tables/{file}", file=[*TABLES, "audit.md", *FIGURES]),
     params:
@@ -65,6 +67,24 @@ rule publish:
         "tables/main.tex <- {params.on}"
     shell:
         "cp {input.files:q} tables/"
+
+
+rule manifest:
+    input:
+        FILES,
+        AT + "/report/index.html",  # holds text of benchmarks, so it stays where it is
+    output:
+        AT + "/manifest.json",
+    log:
+        AT + "/logs/manifest.log",
+    resources:
+        mem_mb=200,
+    params:
+        on=ON,
+    message:
+        "manifest of {params.on}"
+    shell:
+        "harness manifest {params.on:q} > {log:q} 2>&1"
 
 
 rule tables:

@@ -208,6 +208,7 @@ class Backbone:
         template = self.tokenizer.chat_template or ""
         return {
             "spec": self.spec.model_dump(exclude_none=True),
+            "revision": getattr(self.model.config, "_commit_hash", None) or self.spec.revision,
             "digest": self.digest,
             "pinned": self.spec.hub is None or self.spec.revision is not None,
             "parameters": self.parameters,

@@ -95,6 +95,11 @@ class Material:
         return {e.id: e for e in (*self.data.episodes, *self.episodes)}
 
     @property
+    def wording_hash(self) -> str:
+        """Digest of the wording of the task's own prompts."""
+        return self.task.prompts.digest_of(self.task.wording or self.task.name)
+
+    @property
     def empty_context(self) -> bool:
         """Under ``removed`` it is asked in the prompt of a history in sight, of which nothing stands there."""
         return self.spec.removed_prompt == "empty_context"
@@ -140,10 +145,15 @@ class Plan:
 
     @cached_property
     def address(self) -> str:
-        """All that the answers are a function of; not commit, versions or machine."""
+        """Digest of all that the answers are a function of."""
+        return digest(self.addressed)
+
+    @cached_property
+    def addressed(self) -> dict[str, Any]:
+        """All that the answers are a function of, as plain JSON; not commit, versions or machine."""
         run, method = self.job.experiment.run, self.job.method
         sampled = [asdict(q.decoding) for e in self.material.episodes for q in e.questions if q.decoding]
-        return digest(
+        return _plain(
             {
                 "backbone": method.backbone.digest,
                 "method": method.name,
@@ -154,7 +164,7 @@ class Plan:
                 "spec": self.material.spec.model_dump(mode="json", exclude={"conditions", "overlay", "details"}),
                 "data": self.material.data.hash,
                 "data_seed": self.job.experiment.data.seed,
-                "prompts": self.material.task.prompts.digest_of(self.material.task.wording or self.material.task.name),
+                "prompts": self.material.wording_hash,
                 "cell": [self.cell.condition, self.cell.arm, self.draws],
                 "caps": [cap_of(q, self.material.cap) for e in self.material.episodes for q in e.questions],
                 "truncate": self.material.spec.truncate or self.material.task.truncate,
@@ -357,6 +367,7 @@ def _record(
         scores=rescoring.scores(material.task, samples) if len(samples) else {},
         primary_metric=material.spec.metric or material.task.primary_metric,
         address=plan.address,
+        addressed=plan.addressed,
         status="ok" if len(samples) else min((f.status for f in failures), key=WORST.index),
         failures=failures,
         gates=[*job.gates, counted],
@@ -447,4 +458,11 @@ def _provenance(plan: Plan) -> records.Provenance:
         seed=job.job.seed,
         device=provenance.device_name(backbone.device),
         threads=torch.get_num_threads(),
+        wording_hash=plan.material.wording_hash,
+        machine=provenance.machine(backbone.device),
     )
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As :func:`harness.episodes.digest` sees a value, so that what is stored has the same digest."""
+    return json.loads(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))

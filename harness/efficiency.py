@@ -366,4 +366,6 @@ def _provenance(experiment: Experiment, backbone: Backbone, spec: EfficiencySpec
         seed=spec.seed,
         device=provenance.device_name(backbone.device),
         threads=torch.get_num_threads(),
+        wording_hash=wording,
+        machine=provenance.machine(backbone.device),
     )

@@ -272,6 +272,11 @@ class Experiment(_Model):
         description="Measure speed and memory too; an experiment that does may have no tasks.",
     )
     run: RunSpec = RunSpec()
+    merged: tuple[str, ...] = Field(
+        (),
+        exclude_if=lambda lines: not lines,
+        description="Whose records these are, a line each; `harness merge` writes it.",
+    )
 
     def data_of(self, spec: TaskSpec) -> DataSpec:
         """Where a task's episodes come from."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness import cluster, config, efficiency_records
+from harness import cluster, config, efficiency_records, manifest
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
@@ -117,9 +117,12 @@ class Pipeline:
         skipped for want of something, the record of a measurement that tells the same of a point, and, where fits are
         to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake
         makes a missing file again only where something that is missing needs it, and no table may hold a number that no
-        record holds.
+        record holds. All tables and figures go where there is no manifest, for such a run is not complete.
+
+        Raises:
+            HarnessError: an output that cannot be made again from others has changed since it was listed.
         """
-        broken = []
+        broken, listed = self._changed(), manifest.path_of(self.results, self.experiment.name)
         for job in jobs(self.experiment):
             fitted, evaluated = (self.results / job.path / name for name in ("fit.json", "evaluated.json"))
             records = [self.results / cell.path / "record.json" for cell in cells(self.experiment, job)]
@@ -131,6 +134,29 @@ class Pipeline:
         if broken:
             for path in [*broken, self.folder / "tables" / "main.tex", self.published / "main.tex"]:
                 path.unlink(missing_ok=True)
+            listed.unlink(missing_ok=True)
+        elif not listed.exists():  # what the records say now may not be what tables and figures were made of
+            made = [self.folder / "tables" / name for name in self.tables]
+            made += [self.folder / "figures" / name for name in self.figures]
+            if any(path.exists() for path in made):
+                for path in [*made, self.published / "main.tex"]:
+                    path.unlink(missing_ok=True)
+
+    def _changed(self) -> list[Path]:
+        """Tables, figures and the like that are not as the manifest lists them."""
+        listed = manifest.read(self.results, self.experiment.name)
+        if listed is None:
+            return []
+        found = []
+        for name, problem in manifest.changed(listed, self.results).items():
+            path = self.results / name
+            if path.exists() and not manifest.remade(self.experiment.name, name):
+                where = manifest.path_of(self.results, self.experiment.name)
+                raise HarnessError(
+                    f"{path} {problem}; delete its folder and run again, or delete {where} if the change was meant"
+                )
+            found.append(path)
+        return found
 
     def _learned_here(self, fitted: Path) -> bool:
         address = json.loads(fitted.read_text(encoding="utf-8"))["address"]

@@ -53,8 +53,18 @@ def _git(root: Path, *words: str) -> str:
 
 def device_name(device: torch.device) -> str:
     """GPU name, or the CPU's model."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """The processor, the GPU where there is one in use, the operating system, and what torch was built for."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    build = f"cuda {torch.version.cuda}" if torch.version.cuda else "cpu"
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": _cpu_name(), **gpu, "system": system, "torch_build": build}
+
+
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from harness import efficiency_records, fits, records
+from harness import efficiency_records, fits, manifest, records
 from harness.errors import HarnessError
 from harness.experiment import Experiment, Job, cells, jobs, measurements
 from harness.records import TEXT, atomic
@@ -41,6 +41,7 @@ def publish(experiment: Experiment, results: Path) -> Path:
     for name, provenance in made:
         if provenance.dirty:
             raise HarnessError(f"{name} was made with uncommitted changes; commit, run again, then publish")
+    manifest.void(reference, experiment.name)  # until all is whole again
     for cell, record in found:
         _samples(results / cell.path, reference / cell.path, keep_text=record.provenance.data["source"] == "generated")
         shutil.copyfile(results / cell.path / "record.json", reference / cell.path / "record.json")

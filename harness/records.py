@@ -72,7 +72,7 @@ class Provenance(_Part):
     dirty: bool = Field(description="Uncommitted changes were present.")
     versions: dict[str, str] = Field(description="python, torch, transformers, peft, lm_eval, ray, snakemake, ...")
     backbone: dict[str, Any] = Field(
-        description="spec, revision, digest, parameters, tokenizer_hash, chat_template_hash"
+        description="spec, revision, digest, pinned, parameters, tokenizer_hash, chat_template_hash"
     )
     data: dict[str, Any] = Field(
         description="source (official, rebuilt, generated, own), file, hash, episodes, questions"
@@ -85,6 +85,8 @@ class Provenance(_Part):
     seed: int
     device: str = Field(description="CPU or GPU name.")
     threads: int
+    wording_hash: str = Field("", description="Digest of the wording of this task's own prompts.")
+    machine: dict[str, str] = Field({}, description="cpu, gpu (name), system, torch_build (cpu, or CUDA's version)")
 
 
 class Costs(_Part):
@@ -143,6 +145,9 @@ class Record(_Part):
     scored_by: str = Field("", description="Commit by whose rules stored answers were scored again; empty: at once.")
     address: str = Field(
         "", description="sha256 of all that the answers are a function of; another one is another cell."
+    )
+    addressed: dict[str, Any] = Field(
+        {}, description="What `address` is the digest of; empty in records that are older than this field."
     )
     status: Literal["ok", "unsupported", "skipped", "error"] = Field(
         "ok", description="Anything but ok: no question was answered, and `failures` says why."

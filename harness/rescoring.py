@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness import manifest, records, statistics
 from harness import overlay as overlays
-from harness import records, statistics
 from harness.episodes import CLEAN
 from harness.errors import HarnessError
 from harness.experiment import Experiment
@@ -83,6 +83,7 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
         HarnessError: answers are not stored (those to official data are not published), or are to other questions.
     """
     prompts = Prompts(Path(experiment.prompts) if experiment.prompts else None)
+    manifest.void(results, experiment.name)
     for cell, record in collect(experiment, results).items():
         if record.status != "ok":
             continue

@@ -110,10 +110,10 @@ def folder(name: str, progress: Progress | None = None) -> Path:
 
 def _whole(stored: Path) -> bool:
     facts = stored / "digest.json"
-    return facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["source"] == _identity(stored)
+    return facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["source"] == identity(stored)
 
 
-def _identity(stored: Path) -> str:
+def identity(stored: Path) -> str:
     """Digest of weights and vocabulary."""
     weights = stored / "model.safetensors"
     if not weights.is_file():
@@ -147,7 +147,7 @@ def _make(made: Recipe, work: Path, progress: Progress) -> None:
     whole = work / "whole"
     model.to(torch.bfloat16).save_pretrained(whole)
     backbone.tokenizer.save_pretrained(whole)
-    facts = {"source": _identity(whole), "address": made.address, "recipe": made.model_dump(mode="json")}
+    facts = {"source": identity(whole), "address": made.address, "recipe": made.model_dump(mode="json")}
     write_json(whole / "digest.json", {**facts, "report": report.as_dict()})
 
 

@@ -72,6 +72,7 @@ def show(
 @app.command()
 def publish(name: Name, changes: Changes = [], results: Results = RESULTS) -> None:  # noqa: B006
     """Copy an experiment's records, tables and fits to results/reference, without benchmark text."""
+    from harness import manifest
     from harness.publish import publish as copy
     from harness.reporting import figures, tables
 
@@ -80,3 +81,4 @@ def publish(name: Name, changes: Changes = [], results: Results = RESULTS) -> No
     for room in (tables, figures):
         for path in room.write(experiment, folder.parent, folder / room.__name__.rsplit(".", 1)[-1]):
             typer.echo(path)
+    typer.echo(manifest.write(experiment, folder.parent))

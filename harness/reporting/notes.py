@@ -46,6 +46,7 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
         *(Note("Families", text) for text in _families(experiment, summary)),
         *(Note("Rivals", text) for text in _rivals(experiment)),
         Note("Reading", _reading(experiment)),
+        *(Note("Records", text) for text in experiment.merged),
         *(Note("Backbone", text) for text in _backbones(experiment, summary)),
         *(Note("Data", text) for text in _data(experiment, summary)),
         *(Note("Asking", text) for text in _asking(experiment, summary)),

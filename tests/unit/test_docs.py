@@ -52,6 +52,12 @@ TESTED = {
         "tests/unit/test_outside.py::test_metadata_sizes_a_task_and_the_models_arguments_are_passed_over",
     "harness contamination embedded":
         "tests/unit/test_contamination.py::test_generated_tasks_share_nothing_with_generated_training",
+    "harness merge results/together results/reference/embedded elsewhere/results/reference/embedded":
+        "tests/unit/verify/test_merge.py::test_two_halves_give_the_tables_of_the_whole",
+    "harness tables results/together/experiment.yaml":
+        "tests/unit/verify/test_merge.py::test_two_halves_give_the_tables_of_the_whole",
+    "harness verify results together":
+        "tests/unit/verify/test_merge.py::test_what_is_merged_verifies_and_can_be_merged_again",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",
     "python -m harness.reporting.readme": "tests/unit/reporting/test_readme.py::test_only_a_changed_file_is_rewritten",
     "python -m harness.reporting.document > docs/records.md":

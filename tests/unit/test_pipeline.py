@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness import manifest
 from harness.errors import HarnessError
 from harness.experiment import cells, jobs
 from harness.pipeline import Pipeline, dry
@@ -144,3 +145,49 @@ def test_a_measurement_follows_from_its_lengths_and_device_and_not_from_workers(
     assert prints("run.workers=2", "run.executor=inline") == before
     assert prints("efficiency.repeats=4") != before
     assert prints("run.dtype=bfloat16") != before
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A run whose manifest lists a record and a table, its published table beside it."""
+    run = Pipeline(INLINE, tmp_path / "results", tmp_path / "published")
+    files = [run.folder / "tables" / "main.tex", run.folder / "a" / "record.json", tmp_path / "published" / "main.tex"]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    manifest.write(run.experiment, run.results, partial=True)
+    return run, *files
+
+
+def test_a_manifest_that_holds_changes_nothing(listed):
+    run, *files = listed
+    run.forget()
+    assert all(path.exists() for path in files)
+    assert manifest.read(run.results, "smoke")
+
+
+def test_a_table_by_another_hand_is_made_again(listed):
+    run, table, record, published = listed
+    table.write_text("{} ")
+    run.forget()
+    assert (table.exists(), record.exists(), published.exists()) == (False, True, False)
+    assert manifest.read(run.results, "smoke") is None
+
+
+def test_a_record_by_another_hand_is_refused(listed):
+    run, table, record, _ = listed
+    record.write_text("{} ")
+    with pytest.raises(HarnessError, match=r"a/record\.json has 3 bytes, not 2; delete its folder and run again, or "):
+        run.forget()
+    assert table.exists()
+
+
+def test_tables_are_made_again_where_there_is_no_manifest(listed):
+    run, table, record, published = listed
+    mine = table.with_name("mine.csv")
+    mine.write_text("made by another command")
+    manifest.void(run.results, "smoke")
+    run.forget()
+    assert (table.exists(), published.exists()) == (False, False)
+    assert record.exists()
+    assert mine.exists()

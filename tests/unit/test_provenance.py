@@ -26,6 +26,9 @@ def test_code_is_a_commit_or_unknown(monkeypatch):
 def test_the_machine_has_a_name_and_a_peak():
     cpu = torch.device("cpu")
     assert provenance.device_name(cpu)
+    about = provenance.machine(cpu)
+    assert about.keys() == {"cpu", "system", "torch_build"}
+    assert all(about.values())
     before = provenance.peak_bytes(cpu)
     block = torch.ones(2_000_000)
     assert provenance.peak_bytes(cpu) >= max(before, block.nbytes)
