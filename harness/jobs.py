@@ -20,7 +20,18 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, certificate, efficiency, efficiency_records, fits, manifest, overlay, records, tuning
+from harness import (
+    backbones,
+    cells,
+    certificate,
+    efficiency,
+    efficiency_records,
+    fits,
+    manifest,
+    overlay,
+    records,
+    tuning,
+)
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
