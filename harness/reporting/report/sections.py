@@ -17,11 +17,11 @@ from harness.experiment import Experiment, measurements
 from harness.plan import plan
 from harness.records import Record
 from harness.reporting import figures as drawing
+from harness.reporting.costs import costs_of
 from harness.reporting.render import interval, seconds, size, speed, times, value
 from harness.reporting.report.faults import counted
 from harness.reporting.reported import Comparison
 from harness.reporting.summary import Summary, spread
-from harness.reporting.tables import costs_of
 
 Pair = tuple[str, str]
 PICTURES = 5_000_000
