@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
 from harness.experiment import Cell, Experiment, Job, RowSpec, TaskSpec, cells
 from harness.records import Record
 from harness.reporting import reported
-from harness.reporting.beside import NOT_RUN, Column, Pair, Table
-from harness.reporting.reported import Comparison
+from harness.reporting.aggregates import Score
+from harness.reporting.beside import NOT_RUN, Pair, Table
+from harness.reporting.reported import Answer, Comparison
 from harness.reporting.summary import Place, Summary
 
 GRADES = ("generated", "own", "rebuilt", "official")
@@ -31,16 +31,14 @@ class Printed:
         overall: The columns that its printed overall average is the mean of.
     """
 
-    def __init__(self, key: str, overall: Sequence[Column] = ()) -> None:
+    def __init__(self, key: str, overall: Sequence[Score] = ()) -> None:
         table = pd.read_csv(reported.FOLDER / f"{key}.csv", keep_default_na=False)
-        scores = pd.read_csv(reported.FOLDER / "scores.csv", keep_default_na=False)
-        names = ["benchmark", "reported_metric", "subset"]
         self.key, self.overall = key, overall
-        self.weights = {Column(*k): int(n) for *k, n in scores[[*names, "questions"]].itertuples(index=False)}
-        self._values: dict[tuple[str, str], dict[Column, float | None]] = {}
+        self.weights = {line.score: line.questions for lines in reported.columns().values() for line in lines}
+        self._values: dict[tuple[str, str], dict[Score, float | None]] = {}
         for row in table.itertuples():
             value = None if row.value == "" else float(row.value)
-            column = Column(row.benchmark, row.metric, row.subset)
+            column = Score(row.benchmark, row.metric, row.subset)
             self._values.setdefault((row.backbone, row.method), {})[column] = value
         self.columns = list(dict.fromkeys(c for row in self._values.values() for c in row if c.benchmark != "Overall"))
 
@@ -52,17 +50,17 @@ class Printed:
     def backbones(self) -> list[str]:
         return list(dict.fromkeys(name for name, _ in self._values))
 
-    def value(self, backbone: str, method: str, column: Column) -> float | None:
+    def value(self, backbone: str, method: str, column: Score) -> float | None:
         """What is printed, in percent; None for a dash or a row that is not there."""
         return self._values.get((backbone, method), {}).get(column)
 
-    def recomputed(self, backbone: str, method: str, column: Column) -> float | None:
+    def recomputed(self, backbone: str, method: str, column: Score) -> float | None:
         """What the printed parts of an aggregate make of it, where that is not what is printed."""
         printed = self.value(backbone, method, column)
         found = self._mean_of_parts(backbone, method, column)
         return found if None not in (printed, found) and abs(found - printed) > ROUNDING else None  # type: ignore[operator]
 
-    def _mean_of_parts(self, backbone: str, method: str, column: Column) -> float | None:
+    def _mean_of_parts(self, backbone: str, method: str, column: Score) -> float | None:
         row = self._values.get((backbone, method), {})
         if column.benchmark == "Overall":
             bare = self._values.get((backbone, "frozen"), {})
@@ -85,41 +83,42 @@ class Matching:
         listed = list(beside)
         self._beside = {(c.place, c.metric, c.category, c.method): c for c in listed}
         self._beside |= {(c.place, c.metric, c.category, ""): c for c in reversed(listed)}
-        self._scores = pd.read_csv(reported.FOLDER / "scores.csv", keep_default_na=False)
-        self._rows = pd.read_csv(
-            reported.FOLDER / "rows.csv", keep_default_na=False, converters={"settings": reported._settings}
-        )
+        self._rows = reported.answers()
+        self._columns = reported.columns()
+        self._records: dict[str, list[Record]] = {}
+        for record in summary.records.values():
+            self._records.setdefault(record.task, []).append(record)
+        self._answers = {task.name: dict(self._scored(task)) for task in experiment.tasks}
+
+    def _scored(self, task: TaskSpec) -> Iterator[tuple[Score, tuple[str, str]]]:
+        """Metric and category by printed score; a task that asks in its own way has its release's scoring too."""
+        metrics = self.summary.metrics(task.name)
+        for name in (f"{task.task}@release", task.task):
+            for line in self._columns.get(name, ()):
+                if line.metric in metrics:
+                    yield line.score, (line.metric, line.category)
 
     def method(self, row: RowSpec, condition: str, methods: Sequence[str], exact: bool = False) -> str | None:
         """Which of a table's rows ours answers to, by its settings or else, unless ``exact``, by its preset.
 
         Empty where the paper has no such row at all; None where it has one, in another table.
         """
-        names = self._rows[(self._rows["row"] == row.method) & (self._rows["condition"] == condition)]
-        same = [entry.method for entry in names.itertuples() if entry.settings == row.with_]
-        found = [name for name in (same if same or exact else list(names["method"])) if name in methods]
+        names = [a for a in self._rows if (a.row, a.condition) == (row.method, condition)]
+        same = [answer.method for answer in names if answer.settings == row.with_]
+        found = [name for name in (same if same or exact else [answer.method for answer in names]) if name in methods]
         return found[0] if found else None if same else ""
 
-    def about(self, row: RowSpec, method: str) -> Any:
+    def about(self, row: RowSpec, method: str) -> Answer | None:
         """What ``rows.csv`` says of our row beside one of the paper's; None where they are no pair."""
-        names = self._rows[(self._rows["row"] == row.method) & (self._rows["method"] == method)]
-        return next(names.itertuples(), None)
-
-    def score(self, task: TaskSpec, column: Column) -> tuple[str, str] | None:
-        """Our metric and category of a printed score; None where the task is of another benchmark.
-
-        A task that asks in its own way has its release's scoring too.
-        """
-        metrics = self.summary.metrics(task.name)
-        for name in (task.task, f"{task.task}@release"):
-            for entry in self._scores[self._scores["task"] == name].itertuples():
-                if (entry.benchmark, entry.reported_metric, entry.subset) == column and entry.metric in metrics:
-                    return entry.metric, entry.category
-        return None
+        return next((a for a in self._rows if (a.row, a.method) == (row.method, method)), None)
 
     def tasks(self, benchmark: str) -> list[TaskSpec]:
         """The tasks of a benchmark, in the order of the experiment."""
-        own = {name.removesuffix("@release") for name in self._scores[self._scores["benchmark"] == benchmark]["task"]}
+        own = {
+            name.removesuffix("@release")
+            for name, lines in self._columns.items()
+            if any(line.score.benchmark == benchmark for line in lines)
+        }
         return [t for t in self.experiment.tasks if t.task.removesuffix("@release") in own]
 
     def chosen(self, benchmark: str, conditions: Iterable[str], among: Iterable[TaskSpec] = ()) -> TaskSpec | None:
@@ -133,14 +132,14 @@ class Matching:
         return max(ran, key=self._nearness, default=None)
 
     def _nearness(self, task: TaskSpec) -> tuple[int, bool, int]:
-        records = [r for r in self.summary.records.values() if r.task == task.name]
+        records = self._records.get(task.name, [])
         grade = self.grade(task)
         rank = GRADES.index(grade) if grade in GRADES else -1
         return rank, task.task.endswith("@release"), max((r.questions for r in records), default=0)
 
     def grade(self, task: TaskSpec) -> str:
         """Where the questions of a task came from."""
-        records = [r for r in self.summary.records.values() if r.task == task.name]
+        records = self._records.get(task.name, [])
         return "/".join(sorted({str(r.provenance.data.get("source", "unknown")) for r in records}))
 
     def conditions(self, row: RowSpec, tasks: Iterable[TaskSpec]) -> list[str]:
@@ -158,11 +157,11 @@ class Matching:
         return cells(self.experiment, Job(self.experiment.name, backbone, row.row, self.experiment.seeds[0]))
 
     def entry(
-        self, place: Place, task: TaskSpec | None, column: Column, method: str = "", printed: float | None = None
+        self, place: Place, task: TaskSpec | None, column: Score, method: str = "", printed: float | None = None
     ) -> Pair:
         """What stands under a printed score for a row of ours that answers to the paper's ``method``."""
         nothing = Pair(printed=printed, verdict=NOT_RUN if printed is not None else "")
-        score = self.score(task, column) if task else None
+        score = self._answers[task.name].get(column) if task else None
         if task is None or score is None:
             return nothing
         where = place._replace(task=task.name)
@@ -176,15 +175,9 @@ class Matching:
         if comparison is not None:
             verdict, reason = comparison.verdict, comparison.reason
         seeds = tuple(100 * value for value in self.summary.seed_values(where, *score))
-        fitted = any(map(_random, self.summary.records_of(where)))
+        fitted = any(map(reported.is_random, self.summary.records_of(where)))
         return Pair(ours, printed, verdict, reason, place=where, metric=score[0], category=score[1],
                      grade=self.grade(task), seeds=seeds, fitted=fitted)  # fmt: skip
-
-
-def _random(record: Record) -> bool:
-    """Whether another seed would give other answers: something was fitted, or answers are sampled."""
-    sampled = record.configs.get(record.task, {}).get("generation_kwargs", {}).get("do_sample", False)
-    return bool(record.provenance.fit) or bool(sampled)
 
 
 def legend(matching: Matching, table: Table, tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.reporting.beside import NOT_RUN, Column
+from harness.reporting.aggregates import Score
+from harness.reporting.beside import NOT_RUN
 from harness.reporting.matching import Matching, Printed
 from harness.reporting.reported import MAIN_BACKBONE
 
 KEY = "figure4_parameters"
 TITLE = "Figure 4, trainable parameters"
-MILLIONS = Column("parameters", "trainable_millions", "all")
-PERCENT = Column("parameters", "percent_of_backbone", "all")
+MILLIONS = Score("parameters", "trainable_millions", "all")
+PERCENT = Score("parameters", "percent_of_backbone", "all")
 CONDITIONS = ("replayed", "own_text", "removed")
 
 
