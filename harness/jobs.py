@@ -20,7 +20,18 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
 
-from harness import backbones, cells, certificate, efficiency, efficiency_records, fits, manifest, overlay, records, tuning
+from harness import (
+    backbones,
+    cells,
+    certificate,
+    efficiency,
+    efficiency_records,
+    fits,
+    manifest,
+    overlay,
+    records,
+    tuning,
+)
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
@@ -60,7 +71,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         progress=Progress(request.get("progress")),
     )
     plug(work.experiment.plugins)
-    manifest.void(work.results, work.experiment.name)  # until all is whole again
+    if request["kind"] != "doctor":
+        manifest.void(work.results, work.experiment.name)  # until all is whole again
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
     return kinds[request["kind"]](work)
 
