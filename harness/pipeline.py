@@ -117,7 +117,7 @@ class Pipeline:
         skipped for want of something, the record of a measurement that tells the same of a point, and, where fits are
         to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake
         makes a missing file again only where something that is missing needs it, and no table may hold a number that no
-        record holds. All tables and figures go where there is no manifest, for such a run is not complete.
+        record holds. Tables, figures and report go where there is no manifest, for such a run is not complete.
 
         Raises:
             HarnessError: an output that cannot be made again from others has changed since it was listed.
@@ -136,8 +136,9 @@ class Pipeline:
                 path.unlink(missing_ok=True)
             listed.unlink(missing_ok=True)
         elif not listed.exists():  # what the records say now may not be what tables and figures were made of
-            made = [self.folder / "tables" / name for name in self.tables]
+            made = [self.folder / "tables" / name for name in (*self.tables, "audit.md")]
             made += [self.folder / "figures" / name for name in self.figures]
+            made.append(self.folder / "report" / "index.html")
             if any(path.exists() for path in made):
                 for path in [*made, self.published / "main.tex"]:
                     path.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ KINDS: dict[str, Callable[[Run], Check]] = {
     "measurements": answers.measurements,
     "tables": outputs.tables,
     "figures": outputs.figures,
+    "report": outputs.report,
 }
 """What is checked, in the order in which it is told."""
 SHARED = ("reference", "fits", "backbones")

@@ -9,7 +9,7 @@ from harness import efficiency_records, statistics
 from harness.efficiency_records import Side
 from harness.episodes import digest
 from harness.errors import HarnessError
-from harness.records import SCHEMA_VERSION, Provenance, Record
+from harness.records import Provenance, Record
 from harness.verify.run import Check, Run, cell_of
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def records(run: Run) -> Check:
         where = run.results / cell_of(record).path
         if path.parent != where:
             found.append(f"it says that it is cell {cell_of(record).id}, which lies in {where}")
-        if record.schema_version != SCHEMA_VERSION:
-            found.append(f"its schema is {record.schema_version}, this version reads {SCHEMA_VERSION}")
         if record.seed != record.provenance.seed:
             found.append(f"its seed is {record.seed} and that of its provenance {record.provenance.seed}")
         if record.git_hash != record.provenance.commit:
             found.append("it names two commits")
         if record.task not in {t.get("as") or t["task"] for t in record.provenance.config.get("tasks", ())}:
             found.append(f"its configuration names no task '{record.task}'")
+        if record.certificate and not set(record.certificate.passed) <= {g.name for g in record.gates}:
+            found.append("its certificate names gates that it does not tell of")
         if record.status == "ok" and record.primary_metric not in record.scores:
             found.append(f"it has no score by its primary metric, {record.primary_metric}")
         check.need([f"{path}: {problem}" for problem in found])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness import manifest
 from harness.errors import HarnessError
+from harness.experiment import Experiment
 from harness.verify.run import Check, Run
+
+AUDIT = "audit.md"
 
 
 def listed(run: Run) -> Check:
@@ -35,19 +39,55 @@ def listed(run: Run) -> Check:
 
 
 def tables(run: Run) -> Check:
-    """The tables are, byte for byte, what this version makes of the records."""
-    return _rebuilt(run, "tables")
+    """The tables and the audit are, byte for byte, what this version makes of the records."""
+
+    def make(experiment: Experiment, out: Path) -> list[Path]:
+        from harness.reporting.tables import write
+
+        made = write(experiment, run.results, out)
+        return [*made, _audit(experiment, run.results, out)] if (run.folder / "tables" / AUDIT).is_file() else made
+
+    return _rebuilt(run, "tables", make)
+
+
+def _audit(experiment: Experiment, results: Path, out: Path) -> Path:
+    from harness.reporting.audit import markdown
+    from harness.reporting.summary import Summary
+
+    text = markdown(experiment, Summary(experiment, results)) if experiment.tasks else markdown()
+    (out / AUDIT).write_text(text, encoding="utf-8", newline="\n")
+    return out / AUDIT
 
 
 def figures(run: Run) -> Check:
     """The figures are, byte for byte, what this version draws of the records."""
-    return _rebuilt(run, "figures")
+
+    def make(experiment: Experiment, out: Path) -> list[Path]:
+        from harness.reporting.figures import write
+
+        return write(experiment, run.results, out)
+
+    return _rebuilt(run, "figures", make)
 
 
-def _rebuilt(run: Run, room: str) -> Check:
+def report(run: Run) -> Check:
+    """The report is what this version makes of the records, and of the data where it shows words of theirs."""
+
+    def make(experiment: Experiment, out: Path) -> list[Path]:
+        from harness.reporting.report import FILE, write
+
+        return [write(experiment, run.results, out / FILE)]
+
+    check = _rebuilt(run, "report", make)
+    if check.wrong and any(r.provenance.data.get("source") != "generated" for r in run.records.values()):
+        check.wrong.clear()
+        check.unchecked["it shows words of questions, which it took from a data folder"] += 1
+    return check
+
+
+def _rebuilt(run: Run, room: str, make: Callable[[Experiment, Path], list[Path]]) -> Check:
+    """Make the files of a room in a folder that is thrown away, and compare."""
     from harness.registry import plug
-    from harness.reporting import figures as drawing
-    from harness.reporting import tables as writing
 
     check = Check(room)
     there = {path.name for path in (run.folder / room).glob("*") if path.is_file() and not path.name.startswith(".")}
@@ -57,9 +97,9 @@ def _rebuilt(run: Run, room: str) -> Check:
         try:
             experiment = run.experiment
             plug(experiment.plugins)
-            made = (drawing if room == "figures" else writing).write(experiment, run.results, Path(scratch))
+            made = make(experiment, Path(scratch))
         except (HarnessError, ValueError, OSError) as error:
-            check.wrong.append(f"the {room} of {run.name} cannot be made from its records: {_sentence(error)}")
+            check.wrong.append(f"{run.folder / room} cannot be made from the records: {_sentence(error)}")
             return check
         for path in made:
             there.discard(path.name)

@@ -62,8 +62,8 @@ class Run:
     def _keep(self, path: Path, into: dict, load) -> None:
         try:
             into[path] = load(path)
-        except (HarnessError, ValueError) as error:
-            self.torn.append(str(error) if isinstance(error, HarnessError) else f"{path} is not UTF-8 text")
+        except HarnessError as error:
+            self.torn.append(str(error))
 
     @cached_property
     def manifest(self) -> Manifest | None:

@@ -56,6 +56,8 @@ TESTED = {
         "tests/unit/verify/test_merge.py::test_two_halves_give_the_tables_of_the_whole",
     "harness tables results/together/experiment.yaml":
         "tests/unit/verify/test_merge.py::test_two_halves_give_the_tables_of_the_whole",
+    "harness verify results/reference":
+        "tests/unit/verify/test_verify.py::test_a_whole_run_holds_and_everything_is_checked",
     "harness verify results together":
         "tests/unit/verify/test_merge.py::test_what_is_merged_verifies_and_can_be_merged_again",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",

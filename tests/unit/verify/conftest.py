@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness import config, jobs, manifest, records
-from harness.reporting import figures, tables
+from harness.reporting import figures, report, tables
+from harness.reporting.audit import markdown
+from harness.reporting.summary import Summary
 
 SMALL = (
     "primary=write_clear_read",
@@ -43,6 +45,9 @@ def whole(experiment, tmp_path_factory):
                 jobs.run({**request, "kind": kind, "backbone": "tiny_llama", "row": row})
     for room in (tables, figures):
         room.write(experiment, results, results / "smoke" / room.__name__.rsplit(".", 1)[-1])
+    audit = markdown(experiment, Summary(experiment, results))
+    (results / "smoke" / "tables" / "audit.md").write_text(audit, encoding="utf-8", newline="\n")
+    report.write(experiment, results, results / "smoke" / "report" / report.FILE)
     manifest.write(experiment, results)
     return results
 
