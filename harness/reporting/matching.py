@@ -10,17 +10,14 @@ from typing import Any
 import pandas as pd
 
 from harness.experiment import Cell, Experiment, Job, RowSpec, TaskSpec, cells
-from harness.records import Record
 from harness.reporting import reported
+from harness.reporting.aggregates import Score
 from harness.reporting.beside import NOT_RUN, Column, Pair, Table
-from harness.reporting.reported import Comparison
+from harness.reporting.reported import ELSEWHERE, RELEASE, Comparison
 from harness.reporting.summary import Place, Summary
 
 GRADES = ("generated", "own", "rebuilt", "official")
 """Where questions came from, the last the nearest to the paper's."""
-ROUNDING = 0.011
-"""Points by which an aggregate of printed numbers may differ from the printed aggregate."""
-ELSEWHERE = "asked otherwise than by the release"
 
 
 class Printed:
@@ -33,10 +30,7 @@ class Printed:
 
     def __init__(self, key: str, overall: Sequence[Column] = ()) -> None:
         table = pd.read_csv(reported.FOLDER / f"{key}.csv", keep_default_na=False)
-        scores = pd.read_csv(reported.FOLDER / "scores.csv", keep_default_na=False)
-        names = ["benchmark", "reported_metric", "subset"]
         self.key, self.overall = key, overall
-        self.weights = {Column(*k): int(n) for *k, n in scores[[*names, "questions"]].itertuples(index=False)}
         self._values: dict[tuple[str, str], dict[Column, float | None]] = {}
         for row in table.itertuples():
             value = None if row.value == "" else float(row.value)
@@ -59,22 +53,7 @@ class Printed:
     def recomputed(self, backbone: str, method: str, column: Column) -> float | None:
         """What the printed parts of an aggregate make of it, where that is not what is printed."""
         printed = self.value(backbone, method, column)
-        found = self._mean_of_parts(backbone, method, column)
-        return found if None not in (printed, found) and abs(found - printed) > ROUNDING else None  # type: ignore[operator]
-
-    def _mean_of_parts(self, backbone: str, method: str, column: Column) -> float | None:
-        row = self._values.get((backbone, method), {})
-        if column.benchmark == "Overall":
-            bare = self._values.get((backbone, "frozen"), {})
-            parts = [(row.get(c) if row.get(c) is not None else bare.get(c), 1) for c in self.overall]
-        elif column.subset in ("all", "avg"):
-            inside = [c for c in row if c[:2] == column[:2] and c.subset != column.subset and c in self.weights]
-            parts = [(row[c], self.weights[c]) for c in inside]
-        else:
-            return None
-        if not parts or any(value is None for value, _ in parts):
-            return None
-        return sum(value * weight for value, weight in parts if value is not None) / sum(w for _, w in parts)
+        return None if printed is None else reported.recomputed(backbone, method, Score(*column))
 
 
 class Matching:
@@ -111,7 +90,7 @@ class Matching:
         A task that asks in its own way has its release's scoring too.
         """
         metrics = self.summary.metrics(task.name)
-        for name in (task.task, f"{task.task}@release"):
+        for name in (task.task, f"{task.task}{RELEASE}"):
             for entry in self._scores[self._scores["task"] == name].itertuples():
                 if (entry.benchmark, entry.reported_metric, entry.subset) == column and entry.metric in metrics:
                     return entry.metric, entry.category
@@ -119,8 +98,8 @@ class Matching:
 
     def tasks(self, benchmark: str) -> list[TaskSpec]:
         """The tasks of a benchmark, in the order of the experiment."""
-        own = {name.removesuffix("@release") for name in self._scores[self._scores["benchmark"] == benchmark]["task"]}
-        return [t for t in self.experiment.tasks if t.task.removesuffix("@release") in own]
+        own = {name.removesuffix(RELEASE) for name in self._scores[self._scores["benchmark"] == benchmark]["task"]}
+        return [t for t in self.experiment.tasks if t.task.removesuffix(RELEASE) in own]
 
     def chosen(self, benchmark: str, conditions: Iterable[str], among: Iterable[TaskSpec] = ()) -> TaskSpec | None:
         """The one task of a benchmark that a table shows: the nearest to the paper's among those that ran.
@@ -136,7 +115,7 @@ class Matching:
         records = [r for r in self.summary.records.values() if r.task == task.name]
         grade = self.grade(task)
         rank = GRADES.index(grade) if grade in GRADES else -1
-        return rank, task.task.endswith("@release"), max((r.questions for r in records), default=0)
+        return rank, task.task.endswith(RELEASE), max((r.questions for r in records), default=0)
 
     def grade(self, task: TaskSpec) -> str:
         """Where the questions of a task came from."""
@@ -176,15 +155,9 @@ class Matching:
         if comparison is not None:
             verdict, reason = comparison.verdict, comparison.reason
         seeds = tuple(100 * value for value in self.summary.seed_values(where, *score))
-        fitted = any(map(_random, self.summary.records_of(where)))
+        fitted = any(map(reported.is_random, self.summary.records_of(where)))
         return Pair(ours, printed, verdict, reason, place=where, metric=score[0], category=score[1],
                      grade=self.grade(task), seeds=seeds, fitted=fitted)  # fmt: skip
-
-
-def _random(record: Record) -> bool:
-    """Whether another seed would give other answers: something was fitted, or answers are sampled."""
-    sampled = record.configs.get(record.task, {}).get("generation_kwargs", {}).get("do_sample", False)
-    return bool(record.provenance.fit) or bool(sampled)
 
 
 def legend(matching: Matching, table: Table, tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
