@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness import statistics
+from harness.reporting.aggregates import Score
 from harness.reporting.summary import Place
 from harness.statistics import Estimate
 
@@ -27,14 +28,6 @@ NOT_RUN = "not run"
 BAND = 1.0
 """Points within which two averages count as equal."""
 TITLES = {"prompt_strict_acc": "strict", "accuracy": "acc"}
-
-
-class Column(NamedTuple):
-    """A printed score."""
-
-    benchmark: str
-    metric: str
-    subset: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ class Table:
     key: str
     """The file under ``tables/reported`` whose numbers it holds."""
     title: str
-    columns: list[Column]
+    columns: list[Score]
     groups: list[tuple[str, int]]
     """What stands above the columns, and over how many."""
     blocks: list[Block]
@@ -167,7 +160,7 @@ def _span(numbers: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def _title(column: Column, among: Sequence[Column]) -> str:
+def _title(column: Score, among: Sequence[Score]) -> str:
     """What tells a column from its neighbours of the same benchmark."""
     near = [c for c in among if c.benchmark == column.benchmark]
     parts = [

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.experiment import Cell, Experiment, Job, RowSpec, TaskSpec, cells
 from harness.reporting import reported
 from harness.reporting.aggregates import Score
-from harness.reporting.beside import NOT_RUN, Column, Pair, Table
+from harness.reporting.beside import NOT_RUN, Pair, Table
 from harness.reporting.reported import ELSEWHERE, RELEASE, Comparison
 from harness.reporting.summary import Place, Summary
 
@@ -28,13 +28,13 @@ class Printed:
         overall: The columns that its printed overall average is the mean of.
     """
 
-    def __init__(self, key: str, overall: Sequence[Column] = ()) -> None:
+    def __init__(self, key: str, overall: Sequence[Score] = ()) -> None:
         table = pd.read_csv(reported.FOLDER / f"{key}.csv", keep_default_na=False)
         self.key, self.overall = key, overall
-        self._values: dict[tuple[str, str], dict[Column, float | None]] = {}
+        self._values: dict[tuple[str, str], dict[Score, float | None]] = {}
         for row in table.itertuples():
             value = None if row.value == "" else float(row.value)
-            column = Column(row.benchmark, row.metric, row.subset)
+            column = Score(row.benchmark, row.metric, row.subset)
             self._values.setdefault((row.backbone, row.method), {})[column] = value
         self.columns = list(dict.fromkeys(c for row in self._values.values() for c in row if c.benchmark != "Overall"))
 
@@ -46,14 +46,14 @@ class Printed:
     def backbones(self) -> list[str]:
         return list(dict.fromkeys(name for name, _ in self._values))
 
-    def value(self, backbone: str, method: str, column: Column) -> float | None:
+    def value(self, backbone: str, method: str, column: Score) -> float | None:
         """What is printed, in percent; None for a dash or a row that is not there."""
         return self._values.get((backbone, method), {}).get(column)
 
-    def recomputed(self, backbone: str, method: str, column: Column) -> float | None:
+    def recomputed(self, backbone: str, method: str, column: Score) -> float | None:
         """What the printed parts of an aggregate make of it, where that is not what is printed."""
         printed = self.value(backbone, method, column)
-        return None if printed is None else reported.recomputed(backbone, method, Score(*column))
+        return None if printed is None else reported.recomputed(backbone, method, column)
 
 
 class Matching:
@@ -84,7 +84,7 @@ class Matching:
         names = self._rows[(self._rows["row"] == row.method) & (self._rows["method"] == method)]
         return next(names.itertuples(), None)
 
-    def score(self, task: TaskSpec, column: Column) -> tuple[str, str] | None:
+    def score(self, task: TaskSpec, column: Score) -> tuple[str, str] | None:
         """Our metric and category of a printed score; None where the task is of another benchmark.
 
         A task that asks in its own way has its release's scoring too.
@@ -137,7 +137,7 @@ class Matching:
         return cells(self.experiment, Job(self.experiment.name, backbone, row.row, self.experiment.seeds[0]))
 
     def entry(
-        self, place: Place, task: TaskSpec | None, column: Column, method: str = "", printed: float | None = None
+        self, place: Place, task: TaskSpec | None, column: Score, method: str = "", printed: float | None = None
     ) -> Pair:
         """What stands under a printed score for a row of ours that answers to the paper's ``method``."""
         nothing = Pair(printed=printed, verdict=NOT_RUN if printed is not None else "")

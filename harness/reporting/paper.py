@@ -14,7 +14,8 @@ import numpy as np
 
 from harness.experiment import Experiment, RowSpec, TaskSpec
 from harness.reporting import recovery, reported, sizes
-from harness.reporting.beside import NOT_RUN, Block, Column, Pair, Table, joint
+from harness.reporting.aggregates import Score
+from harness.reporting.beside import NOT_RUN, Block, Pair, Table, joint
 from harness.reporting.matching import Matching, Printed, legend
 from harness.reporting.reported import MAIN_BACKBONE, Comparison
 from harness.reporting.sizes import Size
@@ -22,13 +23,13 @@ from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
 
 FIVE = (
-    Column("IFEval", "prompt_strict_acc", "all"), Column("HotpotQA", "EM", "all"), Column("GPQA-D", "accuracy", "all"),
-    Column("MemoryAgentBench", "score", "avg"), Column("LoCoMo", "F1", "avg"),
+    Score("IFEval", "prompt_strict_acc", "all"), Score("HotpotQA", "EM", "all"), Score("GPQA-D", "accuracy", "all"),
+    Score("MemoryAgentBench", "score", "avg"), Score("LoCoMo", "F1", "avg"),
 )  # fmt: skip
 """The scores whose mean is the overall average of Tables 1 and 2."""
 TWO = (FIVE[1], FIVE[4])
 """Those of Tables 3 and 4."""
-OVERALL = Column("Overall", "avg", "all")
+OVERALL = Score("Overall", "avg", "all")
 TITLES = {
     "table1": "Table 1, memory mechanisms",
     "table2": "Table 2, backbones",
@@ -184,7 +185,7 @@ def _block(
     return Block(row.row, condition, "own", method, entries, backbone, name)
 
 
-def _missing(printed: Printed, backbone: str, method: str, column: Column) -> Pair:
+def _missing(printed: Printed, backbone: str, method: str, column: Score) -> Pair:
     """The place of a row of the paper that the experiment does not have."""
     value = printed.value(backbone, method, column)
     recomputed = printed.recomputed(backbone, method, column)
@@ -248,7 +249,7 @@ def _notes(matching: Matching, table: Table, tasks: dict[str, TaskSpec | None], 
 def lines(paper: Paper) -> Iterator[dict[str, Any]]:
     """``paper.csv``: every place of every table, one a line, percent."""
     for table in paper.tables:
-        overall = [Column("Overall", title, "all") for title in table.averages]
+        overall = [Score("Overall", title, "all") for title in table.averages]
         for block in table.blocks:
             for entry, column in zip(block.entries, [*table.columns, *overall], strict=True):
                 if entry.ours is not None or entry.printed is not None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from harness.experiment import RowSpec, TaskSpec
 from harness.registry import resolve
-from harness.reporting.beside import NOT_RUN, Block, Column, Pair, Table, joint
+from harness.reporting.aggregates import Score
+from harness.reporting.beside import NOT_RUN, Block, Pair, Table, joint
 from harness.reporting.matching import Matching, Printed, legend
 from harness.reporting.reported import MAIN_BACKBONE
 from harness.reporting.summary import Place
@@ -85,12 +86,12 @@ def _entries(
     ]
 
 
-def _printed(printed: Printed, method: str, column: Column) -> Pair:
+def _printed(printed: Printed, method: str, column: Score) -> Pair:
     value = printed.value(MAIN_BACKBONE, method, column)
     return Pair(printed=value, verdict=NOT_RUN if value is not None else "")
 
 
-def _gain(matching: Matching, printed: Printed, column: Column, own: Pair, bare: Pair) -> Pair:
+def _gain(matching: Matching, printed: Printed, column: Score, own: Pair, bare: Pair) -> Pair:
     """Ours is paired by question; the paper's is printed where ``own`` answers to its state."""
     empty = Pair() if own.printed is None else _printed(printed, GAIN, column)
     if own.place is None or bare.place is None:

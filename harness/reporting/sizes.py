@@ -8,14 +8,14 @@ from typing import Any
 
 from harness.reporting import reported
 from harness.reporting.aggregates import Score
-from harness.reporting.beside import NOT_RUN, Column
+from harness.reporting.beside import NOT_RUN
 from harness.reporting.matching import Matching, Printed
 from harness.reporting.reported import MAIN_BACKBONE
 
 KEY = "figure4_parameters"
 TITLE = "Figure 4, trainable parameters"
-MILLIONS = Column("parameters", "trainable_millions", "all")
-PERCENT = Column("parameters", "percent_of_backbone", "all")
+MILLIONS = Score("parameters", "trainable_millions", "all")
+PERCENT = Score("parameters", "percent_of_backbone", "all")
 CONDITIONS = ("replayed", "own_text", "removed")
 
 
@@ -57,7 +57,7 @@ class Size:
         """Its lines of ``paper.csv``: millions of parameters, and percent of the backbone."""
         ours = None if self.trainable is None else self.trainable / 1e6
         for column, mine, printed in ((MILLIONS, ours, self.millions), (PERCENT, self.share, self.percent)):
-            follows = reported.recomputed(MAIN_BACKBONE, self.method, Score(*column))
+            follows = reported.recomputed(MAIN_BACKBONE, self.method, column)
             held = reported.held_to(follows) if follows is not None and self.verdict == "reproduced" else ""
             difference = "" if mine is None or printed is None else f"{mine - printed + 0.0:.4f}"
             yield {

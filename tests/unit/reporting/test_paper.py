@@ -8,7 +8,8 @@ import pytest
 from harness import records
 from harness.experiment import Cell, Job
 from harness.reporting import paper, tables
-from harness.reporting.beside import Column, Pair, joint
+from harness.reporting.aggregates import Score
+from harness.reporting.beside import Pair, joint
 from harness.reporting.matching import Printed
 from harness.reporting.reported import comparisons
 from harness.reporting.summary import Place, Summary
@@ -145,7 +146,7 @@ def test_a_printed_average_that_does_not_follow_has_what_does_beside_it():
         }
         assert ("Qwen3-4B-Instruct", "delta-Mem (TSW)", "Overall") in wrong
         assert len(wrong) == {"table1": 2, "table2": 6}[key]
-    assert five.recomputed("Qwen3-4B-Instruct", "BM25 RAG", Column("MemoryAgentBench", "score", "avg")) == (
+    assert five.recomputed("Qwen3-4B-Instruct", "BM25 RAG", Score("MemoryAgentBench", "score", "avg")) == (
         pytest.approx(24.433, abs=1e-3)
     )
 
@@ -191,7 +192,7 @@ def test_another_of_the_papers_backbones_stands_in_table_2_alone(invented, tmp_p
     beside = {(b.backbone, b.row): b.entries[column].printed for b in second.blocks if b.row}
     printed = Printed("table2")
     for backbone, name in (("qwen", "Qwen3-4B-Instruct"), ("eight", "Qwen3-8B")):
-        assert beside[backbone, "frozen"] == printed.value(name, "frozen", Column("LoCoMo", "F1", "avg"))
+        assert beside[backbone, "frozen"] == printed.value(name, "frozen", Score("LoCoMo", "F1", "avg"))
     assert {b.backbone for b in table(found, "table1").blocks} == {"qwen"}
 
 
