@@ -56,11 +56,6 @@ class Pair:
     """Ours depends on the training seed."""
 
     @property
-    def target(self) -> float | None:
-        """The printed number, or what its own parts make of it."""
-        return self.printed if self.recomputed is None else self.recomputed
-
-    @property
     def difference(self) -> float | None:
         """Ours minus the paper's, in shares of 1; None where either is missing."""
         return None if self.ours is None or self.printed is None else self.ours.value - self.printed / 100
@@ -175,13 +170,14 @@ def _title(column: Score, among: Sequence[Score]) -> str:
     return " ".join(TITLES.get(part, part) for part in parts)
 
 
-def joint(whole: Pair, parts: Sequence[Pair], how: Any) -> tuple[str, str]:
+def joint(whole: Pair, parts: Sequence[Pair], how: Any, target: float | None = None) -> tuple[str, str]:
     """The verdict of a number made of others: no better than that of any of them; else from their seeds.
 
     Args:
-        whole: Ours and the printed number; where the printed one does not follow from its parts, what does is taken.
-        parts: What it is made of.
+        whole: Ours and the printed number.
+        parts: What it is made of; of one that depends on the seed, fewer than three seeds decide nothing.
         how: Makes the one of the others, along the first axis.
+        target: What the printed parts make, to which ours is held; None takes the printed number.
     """
     if whole.ours is None:
         return NOT_RUN, ""
@@ -191,9 +187,10 @@ def joint(whole: Pair, parts: Sequence[Pair], how: Any) -> tuple[str, str]:
             told = worst.reason if verdict != NOT_RUN else "a part that the paper has did not run"
             return ("not comparable" if verdict == NOT_RUN else verdict), told
     own = [part for part in parts if part.seeds]
-    count = min((len(p.seeds) for p in own if len(p.seeds) > 1), default=1)
+    count = min((len(p.seeds) for p in own if p.fitted), default=1)
     if len(own) < len(parts):
         return "not comparable", "a part was not measured"
     means = how([(part.seeds * count)[:count] for part in own], axis=0)
     fitted = any(part.fitted for part in own)
-    return statistics.verdict(list(means), whole.target or 0.0, BAND, not fitted), ""
+    against = whole.printed if target is None else target
+    return statistics.verdict(list(means), against or 0.0, BAND, not fitted), ""

@@ -5,22 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from harness.experiment import Cell, Experiment, Job, RowSpec, TaskSpec, cells
-from harness.records import Record
 from harness.reporting import reported
 from harness.reporting.aggregates import Score
 from harness.reporting.beside import NOT_RUN, Pair, Table
-from harness.reporting.reported import Answer, Comparison
+from harness.reporting.reported import ELSEWHERE, RELEASE, Comparison
 from harness.reporting.summary import Place, Summary
 
 GRADES = ("generated", "own", "rebuilt", "official")
 """Where questions came from, the last the nearest to the paper's."""
-ROUNDING = 0.011
-"""Points by which an aggregate of printed numbers may differ from the printed aggregate."""
-ELSEWHERE = "asked otherwise than by the release"
 
 
 class Printed:
@@ -34,7 +31,6 @@ class Printed:
     def __init__(self, key: str, overall: Sequence[Score] = ()) -> None:
         table = pd.read_csv(reported.FOLDER / f"{key}.csv", keep_default_na=False)
         self.key, self.overall = key, overall
-        self.weights = {line.score: line.questions for lines in reported.columns().values() for line in lines}
         self._values: dict[tuple[str, str], dict[Score, float | None]] = {}
         for row in table.itertuples():
             value = None if row.value == "" else float(row.value)
@@ -57,22 +53,7 @@ class Printed:
     def recomputed(self, backbone: str, method: str, column: Score) -> float | None:
         """What the printed parts of an aggregate make of it, where that is not what is printed."""
         printed = self.value(backbone, method, column)
-        found = self._mean_of_parts(backbone, method, column)
-        return found if None not in (printed, found) and abs(found - printed) > ROUNDING else None  # type: ignore[operator]
-
-    def _mean_of_parts(self, backbone: str, method: str, column: Score) -> float | None:
-        row = self._values.get((backbone, method), {})
-        if column.benchmark == "Overall":
-            bare = self._values.get((backbone, "frozen"), {})
-            parts = [(row.get(c) if row.get(c) is not None else bare.get(c), 1) for c in self.overall]
-        elif column.subset in ("all", "avg"):
-            inside = [c for c in row if c[:2] == column[:2] and c.subset != column.subset and c in self.weights]
-            parts = [(row[c], self.weights[c]) for c in inside]
-        else:
-            return None
-        if not parts or any(value is None for value, _ in parts):
-            return None
-        return sum(value * weight for value, weight in parts if value is not None) / sum(w for _, w in parts)
+        return None if printed is None else reported.recomputed(backbone, method, column)
 
 
 class Matching:
@@ -83,43 +64,42 @@ class Matching:
         listed = list(beside)
         self._beside = {(c.place, c.metric, c.category, c.method): c for c in listed}
         self._beside |= {(c.place, c.metric, c.category, ""): c for c in reversed(listed)}
-        self._rows = reported.answers()
-        self._columns = reported.columns()
-        self._records: dict[str, list[Record]] = {}
-        for record in summary.records.values():
-            self._records.setdefault(record.task, []).append(record)
-        self._answers = {task.name: dict(self._scored(task)) for task in experiment.tasks}
-
-    def _scored(self, task: TaskSpec) -> Iterator[tuple[Score, tuple[str, str]]]:
-        """Metric and category by printed score; a task that asks in its own way has its release's scoring too."""
-        metrics = self.summary.metrics(task.name)
-        for name in (f"{task.task}@release", task.task):
-            for line in self._columns.get(name, ()):
-                if line.metric in metrics:
-                    yield line.score, (line.metric, line.category)
+        self._scores = pd.read_csv(reported.FOLDER / "scores.csv", keep_default_na=False)
+        self._rows = pd.read_csv(
+            reported.FOLDER / "rows.csv", keep_default_na=False, converters={"settings": reported._settings}
+        )
 
     def method(self, row: RowSpec, condition: str, methods: Sequence[str], exact: bool = False) -> str | None:
         """Which of a table's rows ours answers to, by its settings or else, unless ``exact``, by its preset.
 
         Empty where the paper has no such row at all; None where it has one, in another table.
         """
-        names = [a for a in self._rows if (a.row, a.condition) == (row.method, condition)]
-        same = [answer.method for answer in names if answer.settings == row.with_]
-        found = [name for name in (same if same or exact else [answer.method for answer in names]) if name in methods]
+        names = self._rows[(self._rows["row"] == row.method) & (self._rows["condition"] == condition)]
+        same = [entry.method for entry in names.itertuples() if entry.settings == row.with_]
+        found = [name for name in (same if same or exact else list(names["method"])) if name in methods]
         return found[0] if found else None if same else ""
 
-    def about(self, row: RowSpec, method: str) -> Answer | None:
+    def about(self, row: RowSpec, method: str) -> Any:
         """What ``rows.csv`` says of our row beside one of the paper's; None where they are no pair."""
-        return next((a for a in self._rows if (a.row, a.method) == (row.method, method)), None)
+        names = self._rows[(self._rows["row"] == row.method) & (self._rows["method"] == method)]
+        return next(names.itertuples(), None)
+
+    def score(self, task: TaskSpec, column: Score) -> tuple[str, str] | None:
+        """Our metric and category of a printed score; None where the task is of another benchmark.
+
+        A task that asks in its own way has its release's scoring too.
+        """
+        metrics = self.summary.metrics(task.name)
+        for name in (task.task, f"{task.task}{RELEASE}"):
+            for entry in self._scores[self._scores["task"] == name].itertuples():
+                if (entry.benchmark, entry.reported_metric, entry.subset) == column and entry.metric in metrics:
+                    return entry.metric, entry.category
+        return None
 
     def tasks(self, benchmark: str) -> list[TaskSpec]:
         """The tasks of a benchmark, in the order of the experiment."""
-        own = {
-            name.removesuffix("@release")
-            for name, lines in self._columns.items()
-            if any(line.score.benchmark == benchmark for line in lines)
-        }
-        return [t for t in self.experiment.tasks if t.task.removesuffix("@release") in own]
+        own = {name.removesuffix(RELEASE) for name in self._scores[self._scores["benchmark"] == benchmark]["task"]}
+        return [t for t in self.experiment.tasks if t.task.removesuffix(RELEASE) in own]
 
     def chosen(self, benchmark: str, conditions: Iterable[str], among: Iterable[TaskSpec] = ()) -> TaskSpec | None:
         """The one task of a benchmark that a table shows: the nearest to the paper's among those that ran.
@@ -132,14 +112,14 @@ class Matching:
         return max(ran, key=self._nearness, default=None)
 
     def _nearness(self, task: TaskSpec) -> tuple[int, bool, int]:
-        records = self._records.get(task.name, [])
+        records = [r for r in self.summary.records.values() if r.task == task.name]
         grade = self.grade(task)
         rank = GRADES.index(grade) if grade in GRADES else -1
-        return rank, task.task.endswith("@release"), max((r.questions for r in records), default=0)
+        return rank, task.task.endswith(RELEASE), max((r.questions for r in records), default=0)
 
     def grade(self, task: TaskSpec) -> str:
         """Where the questions of a task came from."""
-        records = self._records.get(task.name, [])
+        records = [r for r in self.summary.records.values() if r.task == task.name]
         return "/".join(sorted({str(r.provenance.data.get("source", "unknown")) for r in records}))
 
     def conditions(self, row: RowSpec, tasks: Iterable[TaskSpec]) -> list[str]:
@@ -161,7 +141,7 @@ class Matching:
     ) -> Pair:
         """What stands under a printed score for a row of ours that answers to the paper's ``method``."""
         nothing = Pair(printed=printed, verdict=NOT_RUN if printed is not None else "")
-        score = self._answers[task.name].get(column) if task else None
+        score = self.score(task, column) if task else None
         if task is None or score is None:
             return nothing
         where = place._replace(task=task.name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.experiment import Experiment, RowSpec, TaskSpec
-from harness.reporting import recovery, sizes
+from harness.reporting import recovery, reported, sizes
 from harness.reporting.aggregates import Score
 from harness.reporting.beside import NOT_RUN, Block, Pair, Table, joint
 from harness.reporting.matching import Matching, Printed, legend
@@ -36,6 +36,8 @@ TITLES = {
     "table3_heads": "Table 3, corrected projections",
     "table4_depth": "Table 4, layers with a memory",
 }
+APART = 0.02
+"""Points beyond rounding, by which a printed overall average and its parts are told apart."""
 IN_SIGHT = ("replayed", "own_text")
 CSV_COLUMNS = (
     "table", "backbone", "row", "task", "condition", "arm", "benchmark", "metric", "subset", "ours", "low", "high",
@@ -203,7 +205,10 @@ def _with_averages(printed: Printed, name: str, blocks: Sequence[Block]) -> list
         recomputed = printed.recomputed(name, block.method, OVERALL)
         rule = Pair(_average(filled) if block.ran else None, value, recomputed=recomputed)
         if value is not None:
-            verdict, reason = joint(rule, parts, np.mean)
+            follows = reported.overall(name, block.method)
+            verdict, reason = joint(rule, parts, np.mean, follows)
+            if not reason and rule.ours and follows is not None and abs(follows - value) > APART:
+                reason = reported.held_to(follows)
             rule = replace(rule, verdict=verdict, reason=reason)
         measured = [e for e in mine if e.ours]
         plain = Pair(_average(measured), remark=f"{len(measured)} of {len(mine)}" if block.ran else "")

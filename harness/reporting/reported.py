@@ -20,13 +20,17 @@ from harness import statistics
 from harness.experiment import BackboneSpec, Experiment, RowSpec, TaskSpec
 from harness.records import Record
 from harness.reporting import aggregates
-from harness.reporting.aggregates import GAIN, OVERALL, Score
+from harness.reporting.aggregates import GAIN, OVERALL, Paper, Score
 from harness.reporting.summary import Place, Summary
 from harness.statistics import Estimate
+from harness.tasks import tasks
 
 FOLDER = aggregates.FOLDER
 MAIN_BACKBONE = "Qwen3-4B-Instruct"
 """The paper's own headline backbone: shown for scale beside a backbone that the paper does not have."""
+RELEASE = "@release"
+"""Ends the name of a task that asks as the paper's release does."""
+ELSEWHERE = "asked otherwise than by the release"
 VERDICTS = (
     "reproduced", "compatible", "not reproduced", "inconclusive", "not comparable", "setting undisclosed", "not run",
 )  # fmt: skip
@@ -138,14 +142,14 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
     """Ours beside the paper's, for each cell that ran and that the paper has a number for."""
     within, asked, known = bands(), columns(), answers()
     specs = {r.row: r for r in experiment.rows}
-    tasks = {t.name: t for t in experiment.tasks}
-    metrics = {name: summary.metrics(name) for name in tasks}
+    asks = {t.name: t for t in experiment.tasks}
+    metrics = {name: summary.metrics(name) for name in asks}
     found = []
     for place in summary.places:
         lines, alike = answering(known, specs[place.row], place.condition) if place.arm == "own" else ([], False)
         if not lines:
             continue
-        spec, task = experiment.backbones[place.backbone], tasks[place.task]
+        spec, task = experiment.backbones[place.backbone], asks[place.task]
         backbone = spec.reported_as or MAIN_BACKBONE
         for entry in asked.get(task.task, []):
             if entry.metric not in metrics[place.task]:
@@ -161,9 +165,13 @@ def comparisons(experiment: Experiment, summary: Summary) -> list[Comparison]:
             reasons = list(differences(spec, alike, task, records, ours.n, entry.questions))
             held = not (reasons or line.differs or line.undisclosed)
             means = summary.seed_values(place, entry.metric, entry.category) if held else []
+            follows = recomputed(backbone, line.method, score)
             verdict, reason = judged(
-                line, reasons, [100 * m for m in means], value, within[score], not any(map(is_random, records))
-            )
+                line, reasons, [100 * m for m in means], value if follows is None else follows, within[score],
+                not any(map(is_random, records)),
+            )  # fmt: skip
+            if held and follows is not None:
+                reason = held_to(follows)
             dagger = verdict == "not comparable" or bool(line.reading)
             found.append(
                 Comparison(
@@ -200,15 +208,15 @@ def not_run(experiment: Experiment, summary: Summary) -> list[NotRun]:
     A backbone that the paper does not have is held to its headline backbone. Averages over benchmarks and differences
     are left out: they are run where their parts are.
     """
-    specs, tasks = {r.row: r for r in experiment.rows}, {t.name: t.task for t in experiment.tasks}
+    specs, asks = {r.row: r for r in experiment.rows}, {t.name: t.task for t in experiment.tasks}
     asked, known = columns(), answers()
-    metrics = {name: summary.metrics(name) for name in tasks}
+    metrics = {name: summary.metrics(name) for name in asks}
     ran: set[tuple[str, str, Score]] = set()
     for place in summary.places:
         backbone = experiment.backbones[place.backbone].reported_as or MAIN_BACKBONE
         lines = answering(known, specs[place.row], place.condition)[0] if place.arm == "own" else []
-        for entry in asked.get(tasks[place.task], []):
-            if entry.metric in metrics[place.task]:
+        for entry in asked.get(asks[place.task], []) if lines else []:
+            if entry.metric in metrics[place.task] and summary.estimate(place, entry.metric, entry.category):
                 ran |= {(backbone, line.method, entry.score) for line in lines}
     wanted = {spec.reported_as or MAIN_BACKBONE for spec in experiment.backbones.values()}
     found = []
@@ -217,6 +225,36 @@ def not_run(experiment: Experiment, summary: Summary) -> list[NotRun]:
         if line.backbone in wanted and line.method != GAIN and key[2] != OVERALL and key not in ran:
             found.append(NotRun(*key, float(line.value)))
     return found
+
+
+def recomputed(backbone: str, method: str, score: Score) -> float | None:
+    """What the printed parts of an aggregate make of it, in percent, where rounding does not explain the difference.
+
+    Ours is held to it: a mean of all questions is not the plain mean of categories.
+    """
+    return _misses().get((backbone, method, score))
+
+
+def held_to(value: float) -> str:
+    """Why a verdict is not of the printed number."""
+    return f"held to {value:.2f}, which the printed parts make"
+
+
+def overall(backbone: str, method: str) -> float | None:
+    """The overall average that the printed parts make, averages of categories weighted by questions as ours are."""
+    return _overalls().get((backbone, method))
+
+
+@cache
+def _overalls() -> dict[tuple[str, str], float]:
+    paper = Paper()
+    found = {row: paper.recomputed(row, OVERALL, deep=True) for row in paper.cells if row.method != GAIN}
+    return {(row.backbone, row.method): value.value for row, value in found.items() if value is not None}
+
+
+@cache
+def _misses() -> dict[tuple[str, str, Score], float]:
+    return {(miss.row.backbone, miss.row.method, miss.score): miss.recomputed.value for miss in Paper().misses}
 
 
 def is_random(record: Record) -> bool:
@@ -254,5 +292,7 @@ def differences(
         yield f"a subset ({n:,} of {full:,} questions)"
     if not alike:
         yield "other settings"
+    if f"{task.task}{RELEASE}" in tasks():
+        yield ELSEWHERE
     if task.max_history_tokens is not None and any(r.truncated for r in records):
         yield f"histories cut at {task.max_history_tokens:,} tokens"

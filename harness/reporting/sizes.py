@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.reporting import reported
 from harness.reporting.aggregates import Score
 from harness.reporting.beside import NOT_RUN
 from harness.reporting.matching import Matching, Printed
@@ -56,11 +57,14 @@ class Size:
         """Its lines of ``paper.csv``: millions of parameters, and percent of the backbone."""
         ours = None if self.trainable is None else self.trainable / 1e6
         for column, mine, printed in ((MILLIONS, ours, self.millions), (PERCENT, self.share, self.percent)):
+            follows = reported.recomputed(MAIN_BACKBONE, self.method, column)
+            held = reported.held_to(follows) if follows is not None and self.verdict == "reproduced" else ""
             difference = "" if mine is None or printed is None else f"{mine - printed + 0.0:.4f}"
             yield {
                 "table": KEY, "backbone": self.backbone, "row": self.row, **column._asdict(),
                 "ours": "" if mine is None else f"{mine:.4f}", "paper": "" if printed is None else f"{printed:.2f}",
-                "difference": difference, "paper_method": self.method, "verdict": self.verdict, "reason": self.reason,
+                "recomputed": "" if follows is None else f"{follows:.2f}", "difference": difference,
+                "paper_method": self.method, "verdict": self.verdict, "reason": self.reason or held,
                 "paper_backbone": MAIN_BACKBONE if self.method else "",
             }  # fmt: skip
 
@@ -104,9 +108,11 @@ def _verdict(matching: Matching, printed: Printed, backbone: str, row: Any, meth
         return "", ""
     if matching.experiment.backbones[backbone].reported_as != MAIN_BACKBONE:
         return "not comparable", "another backbone"
+    about = matching.about(row, method)
     if abs(count / 1e6 - (printed.value(MAIN_BACKBONE, method, MILLIONS) or 0.0)) < 0.0051:
         return "reproduced", ""
-    about = matching.about(row, method)
     if about is None or about.settings != row.with_:
         return "not comparable", "other settings"
+    if about.differs:
+        return "not comparable", about.differs
     return ("setting undisclosed", about.undisclosed) if about.undisclosed else ("not reproduced", "")

@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import HarnessError
-from harness.statistics.estimates import LEVEL, _Clustered, _clustered, _codes, _counts, bounded, quantile
+from harness.statistics.estimates import (
+    LEVEL,
+    NOTHING,
+    _Clustered,
+    _clustered,
+    _codes,
+    _counts,
+    _interval,
+    bounded,
+    quantile,
+)  # fmt: skip
 from harness.statistics.significance import DRAWS, FEWEST_CLUSTERS
 
 BLOCK = 1 << 20
@@ -89,7 +99,9 @@ def components(
         parts.append((of_seeds, len(seeds) - 1))
         total = max(of_questions, of_seeds, of_questions + of_seeds - _in_common(seeds, whole))
     low = high = None
-    if groups >= FEWEST_CLUSTERS:
+    if total**0.5 < NOTHING:
+        low, high = _interval(whole, 0.0)  # as of one seed: no scatter is no certainty
+    elif groups >= FEWEST_CLUSTERS:
         half = quantile((1 + LEVEL) / 2, _freedom(total, parts)) * total**0.5
         low, high = bounded(whole.centre, half)
     return Components(

@@ -18,6 +18,7 @@ from harness.reporting.aggregates import FOLDER, OVERALL, Paper, Score
 from harness.reporting.audit.facts import ANY, VARIANTS, Fact, facts, ranked, short
 from harness.reporting.reported import (
     MAIN_BACKBONE,
+    RELEASE,
     Answer,
     answering,
     answers,
@@ -31,7 +32,6 @@ from harness.statistics import Estimate
 
 CONTRASTS = ("ratio", "gain", "value", "variants", "highest")
 """Kinds of claims (:mod:`harness.reporting.audit.checks`) that are of two rows."""
-RELEASE = "@release"
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,13 @@ def _judged(
 
 
 def _by_seed(summary: Summary, parts: list[_Part]) -> list[float]:
-    """The gain of each training seed in points, averaged over tasks; a row that learns nothing serves every seed."""
-    sides = []
+    """The gain of each seed in points, averaged over tasks; a side of which nothing is drawn serves every seed."""
+    sides, drawn = [], []
     for part in parts:
-        sides += [_seeds(summary, place, part.metric, part.category) for place in (part.left, part.right)]
-    several = [set(seeds) for seeds in sides if len(seeds) > 1]
-    common: list[Any] = sorted(set.intersection(*several)) if several else [None]
+        for place in (part.left, part.right):
+            sides.append(_seeds(summary, place, part.metric, part.category))
+            drawn += [set(sides[-1])] if any(map(is_random, summary.records_of(place))) else []
+    common: list[Any] = (sorted(set.intersection(*drawn)) if drawn else []) or [None]
     values = [[seeds.get(seed, next(iter(seeds.values()))) for seeds in sides] for seed in common]
     return [100 * sum(left - right for left, right in zip(v[::2], v[1::2], strict=True)) / len(parts) for v in values]
 

@@ -28,11 +28,14 @@ def paper_like(invented, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(reported, "FOLDER", folder)
 
-    def make(rows, tasks=("hotpotqa", "locomo"), seeds=(1, 2, 3), condition="replayed"):
+    def make(rows, tasks=("hotpotqa", "locomo_release"), seeds=(1, 2, 3), condition="replayed"):
         chosen = invented.experiment(
             backbones=QWEN,
             rows=rows,
-            tasks=[{"task": task, "conditions": {condition: ["own"]}} for task in tasks],
+            tasks=[
+                {"task": f"{task.removesuffix('_release')}@release", "as": task, "conditions": {condition: ["own"]}}
+                for task in tasks
+            ],
             seeds=list(seeds),
         )
         for cell in invented.cells(chosen):
@@ -118,7 +121,7 @@ def test_an_average_is_of_all_its_tasks_or_was_not_run(paper_like):
         summary.contrast(
             Place("qwen", "r8", task, "replayed"), Place("qwen", "delta_mem_tsw", task, "replayed"), metric
         )
-        for task, metric in (("hotpotqa", "em_release"), ("locomo", "f1"))
+        for task, metric in (("hotpotqa", "em_release"), ("locomo_release", "f1_release"))
     ]
     assert best.ours.value == pytest.approx(sum(p.value for p in parts) / 2)
     halves = [(p.high - p.low) / 2 for p in parts]
@@ -131,7 +134,7 @@ def test_an_average_is_of_all_its_tasks_or_was_not_run(paper_like):
 
 def test_half_an_average_was_not_run(paper_like):
     rows = [{"row": "r8", "method": "delta_mem_tsw", "with": {"heads": ["q", "k", "v", "o"]}}, "delta_mem_tsw"]
-    chosen, summary = paper_like(rows, tasks=["locomo"])
+    chosen, summary = paper_like(rows, tasks=["locomo_release"])
     assert of(claims_tested(chosen, summary), "F2").verdict == "not run"
 
 
@@ -160,3 +163,13 @@ def test_a_task_asked_twice_is_told_twice():
     found = [t for t in claims_tested(chosen, Summary(chosen, FOLDER.parents[1] / "results" / "reference")) if t.ours]
     assert [t.left.task for t in found if t.id == "E1"] == ["hotpotqa_closed_book", "hotpotqa_empty_context"]
     assert {t.score for t in found if t.id == "E3"} == {Score("HotpotQA", "EM", "bridge")}
+
+
+def test_answers_that_are_drawn_once_decide_no_gain(paper_like, tmp_path):
+    """The frozen backbone learns nothing, but another draw of its answers would score otherwise."""
+    chosen, summary = paper_like(["frozen", "delta_mem_tsw"])
+    assert of(claims_tested(chosen, summary), "C10").verdict != "inconclusive"
+    for record in summary.records.values():
+        if record.row == "frozen":
+            record.configs["hotpotqa"] = {"generation_kwargs": {"do_sample": True}}
+    assert of(claims_tested(chosen, summary), "C10").verdict == "inconclusive"

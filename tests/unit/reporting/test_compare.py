@@ -1,6 +1,7 @@
 """Two rows against each other: by hand-made answers, whose differences and costs can be worked out."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -56,13 +57,14 @@ def test_the_difference_is_paired_by_question(ran):
     assert contest.difference.value == pytest.approx(8 / 60)
     variance = (20 * (1 - 8 / 60) ** 2 + 12 * (1 + 8 / 60) ** 2 + 28 * (8 / 60) ** 2) / 59
     half = stats.t.ppf(0.975, 59) * (variance / 60) ** 0.5
-    assert contest.difference.low == pytest.approx(8 / 60 - half)
+    # On the log-odds of -1 to 1, which is twice atanh.
+    assert contest.difference.low == pytest.approx(math.tanh(math.atanh(8 / 60) - half / (1 - (8 / 60) ** 2)))
     assert contest.difference.test == "McNemar mid-p"
     assert contest.finding == "not told apart"
     assert contest.text.startswith(
         "On locomo delta_mem_tsw (removed) and bm25_rag (own_text) are not told apart: they "
     )
-    assert "differ by +13.3 [−5.4, +32.0] points over 60 questions, where 80% power finds 26.6 or more" in contest.text
+    assert "differ by +13.3 [−5.6, +31.4] points over 60 questions, where 80% power finds 26.6 or more" in contest.text
     assert contest.ratio.value == pytest.approx(30 / 22)
 
 
@@ -77,7 +79,7 @@ def test_costs_are_those_of_the_records(ran):
     assert (own.trainable_parameters, rag.trainable_parameters) == (1_400_000, 0)
     assert contest.finding == "worse"
     assert contest.text == (
-        "On locomo delta_mem_tsw (removed) scores 50.0 points less than bm25_rag (own_text), [−63.0, −37.0], over 60 "
+        "On locomo delta_mem_tsw (removed) scores 50.0 points less than bm25_rag (own_text), [−61.9, −35.9], over 60 "
         "questions; delta_mem_tsw kept 7.7 KB of a history against 4.9 KB and read 50 prompt tokens a question against "
         "212."
     )

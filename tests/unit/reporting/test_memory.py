@@ -1,5 +1,6 @@
 """Is it memory? Verdicts and sentences from invented arms, by numbers that a reader can work out."""
 
+import math
 import re
 
 import pytest
@@ -43,11 +44,12 @@ def test_memory_is_claimed_with_its_numbers(arms):
     assert said[:5] == ("smollm2", "delta_mem_tsw", "locomo", "removed", "memory")
     # Half of 60 questions against none: t(59) = 2.001, SE = sqrt(0.25 / 59); against 12: 18 of 60 differ, 0.3.
     half = 2.0009954 * (0.25 / 59) ** 0.5
-    assert 0.5 - half == pytest.approx(0.3698, abs=1e-4)
+    # On the log-odds of -1 to 1, which is twice atanh.
+    assert math.tanh(math.atanh(0.5) - half / 0.75) == pytest.approx(0.3587, abs=1e-3)
     assert said.text.startswith(
         "delta_mem_tsw on smollm2 remembers on locomo with the text gone: own 50.0%, donor 0.0%"
     )
-    assert "(+50.0 [+37.0, +63.0]), mean 20.0% (+30.0 [" in said.text
+    assert "(+50.0 [+35.9, +61.9]), mean 20.0% (+30.0 [" in said.text
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_gain_that_a_control_shares_is_format_or_steering(arms):
     said = sentences(arms(counts, rows=["question_only", "delta_mem_tsw"]))[-1]
     assert said.claim == "not shown"
     assert "the question alone 0.0%" in said.text
-    assert "its gain over the question alone, +50.0 [+37.0, +63.0], is shared by mean (+50.0 [" in said.text
+    assert "its gain over the question alone, +50.0 [+35.9, +61.9], is shared by mean (+50.0 [" in said.text
     assert "so it is format or steering" in said.text
     assert "donor (" not in said.text.split("shared by")[1]
 

@@ -294,3 +294,35 @@ def test_what_is_made_of_parts_has_no_better_verdict_than_they(verdicts, seeds, 
 
     whole = Pair(Estimate(0.5, None, None, 2, 0), 50.0)
     assert joint(whole, [part(v, *seeds) for v in verdicts], np.mean)[0] == verdict
+
+
+def test_one_fit_of_a_part_leaves_the_whole_open():
+    import numpy as np
+
+    whole = Pair(Estimate(0.5, None, None, 2, 0), 50.0)
+    once = Pair(Estimate(0.5, None, None, 10, 10), 50.0, "inconclusive", seeds=(50.0,), fitted=True)
+    assert joint(whole, [part("reproduced", 50.0, 50.1, 49.9), once], np.mean)[0] == "inconclusive"
+    assert joint(whole, [part("reproduced", 50.0, 50.1, 49.9), part("reproduced", 50.0)], np.mean)[0] == "reproduced"
+    assert joint(whole, [part("reproduced", 50.0)], np.mean, 54.0)[0] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("row", "count", "verdict", "reason", "percent"),
+    [
+        ("mlp_memory_small", 9_000_000, "not comparable", "a smaller form (4 blocks)", "a smaller form (4 blocks)"),
+        ("mlp_memory", 3_078_000_000, "reproduced", "", "held to 76.52, which the printed parts make"),
+    ],
+)
+def test_a_count_of_another_form_and_a_share_that_does_not_follow(
+    invented, tmp_path, monkeypatch, row, count, verdict, reason, percent
+):
+    chosen = invented.experiment(backbones=QWEN, rows=[row], tasks=SEEN, primary="locomo")
+    cell = Cell(Job("embedded", "qwen", row, 42), "locomo", "replayed", "own")
+    answers = invented.samples(Cell(Job("embedded", "qwen", "frozen", 42), "locomo", "replayed", "own"))
+    record = invented.record(cell, answers)
+    record.costs.trainable_parameters = count
+    record.provenance.backbone["parameters"] = 4_022_468_096
+    records.save(record, answers, tmp_path / cell.path)
+    size = next(size for size in made(chosen, tmp_path)[0].sizes if size.row)
+    assert (size.verdict, size.reason) == (verdict, reason)
+    assert next(line for line in size.lines() if line["metric"] == "percent_of_backbone")["reason"] == percent

@@ -104,3 +104,11 @@ def test_methods_of_other_numbers_of_seeds_share_none():
         statistics.crossed([np.ones((2, 5)), np.ones((3, 5))], range(5), same_seeds=True)
     with pytest.raises(HarnessError):
         statistics.components(np.ones((2, 5)), range(5), noise=np.ones((1, 5)), draws=2)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_scores_without_scatter_are_no_certainty(score):
+    alike = statistics.components(np.full((3, 30), score), range(30))
+    one = statistics.mean(np.full(30, score), range(30))
+    assert (alike.low, alike.high) == (one.low, one.high)
+    assert alike.high - alike.low > 0.1
