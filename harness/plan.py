@@ -38,7 +38,7 @@ from harness.experiment import (
 )
 from harness.method import MethodConfig
 from harness.registry import resolve
-from harness.tasks import select, task
+from harness.tasks import select, task, tasks
 
 OPERATIONS = {"cpu": 5e10, "cuda": 2e14}
 """Operations a second in prefill, a CPU thread and a GPU."""
@@ -186,7 +186,7 @@ def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator
         if cell.condition != "replayed" and (cell.task in unwritten or cell.arm == "shuffled"):
             unwritten.discard(cell.task)
             load += _writing(asked, config.write_load(asked.written or asked.tokens, _device(experiment)))
-        cap = spec.max_new_tokens or task(spec.task).max_new_tokens
+        cap = spec.max_new_tokens or tasks()[spec.task].max_new_tokens
         cap = min(cap, CAPS.get(spec.task, cap))
         seconds = draws * _decoding(experiment, count, asked, context, cap // 2)
         if cell.condition == "replayed" and cell.arm in ("donor", "mean") and cell.task in untraced:

@@ -23,7 +23,7 @@ from harness.reporting.reported import comparisons
 from harness.reporting.summary import Summary
 
 HERE = Path(__file__).parent
-SHOWN = 6
+SHOWN = 4
 """Sentences of a list that stand open; the others fold away."""
 MEANING = {
     "memory": "memory is shown",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ class Table:
 class Picture:
     """A figure as a data URI."""
 
-    name: str
     caption: str
     uri: str
 
@@ -86,24 +84,14 @@ def verdicts(beside: Sequence[Comparison]) -> list[tuple[str, int]]:
 def pictures(experiment: Experiment, results: Path) -> tuple[list[Picture], list[str]]:
     """Every figure of the experiment, drawn anew from its records; and the names of those for which no room is left."""
     shown, left, room = [], [], PICTURES
-    with tempfile.TemporaryDirectory() as folder:
-        for path in drawing.write(experiment, results, Path(folder)):
-            if path.suffix != ".png":
-                continue
-            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-            if len(encoded) > room:
-                left.append(path.stem)
-                continue
-            room -= len(encoded)
-            shown.append(Picture(path.stem, caption(path.stem), f"data:image/png;base64,{encoded}"))
+    for name, drawn in drawing.svg(experiment, results).items():
+        encoded = base64.b64encode(drawn.encode()).decode("ascii")
+        if len(encoded) > room:
+            left.append(name)
+            continue
+        room -= len(encoded)
+        shown.append(Picture(drawing.alt(name, experiment), f"data:image/svg+xml;base64,{encoded}"))
     return shown, left
-
-
-def caption(name: str) -> str:
-    """What a figure shows, in one sentence; of a later page its number too."""
-    stem, _, page = name.partition("-")
-    captions: dict[str, str] = getattr(drawing, "CAPTIONS", {})
-    return captions.get(stem, f"The figure {stem} of this experiment.") + (f" (Page {page}.)" if page else "")
 
 
 def gates(summary: Summary) -> list[Table]:
