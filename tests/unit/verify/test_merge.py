@@ -68,7 +68,11 @@ def test_what_is_merged_verifies_and_can_be_merged_again(halves, tmp_path):
     tables.write(config.load(str(merge(out, halves))), out.parent, out / "tables")
     found = {check.kind: check for check in verify(out.parent, "both")}
     assert not [sentence for check in found.values() for sentence in check.wrong]
-    assert (found["records"].held, found["fits"].held, found["tables"].held) == (5, 1, 5)
+    assert (found["records"].held, found["fits"].held, found["tables"].held) == (
+        5,
+        1,
+        len(list((out / "tables").iterdir())),
+    )
     assert merge(tmp_path / "joined" / "again", [out, halves[0]]).is_file()
 
 
