@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ from harness.experiment import RunSpec
 
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
+
+OWNER = "DELTA_MEM_OWNER"
+"""Environment variable with the id of the pipeline's process, which its jobs end with."""
+
+EVERY = 0.3
+"""Seconds between two looks at another process."""
 
 ATTEMPTS = 3
 """Workers that one request may lose."""
@@ -91,13 +98,20 @@ def start(run: RunSpec, log: Path | None = None) -> Path:
     return address
 
 
-def stop(address: Path) -> None:
-    """End the supervisor of a socket and all that it owns; nothing where it is gone already."""
+def ask(address: Path) -> psutil.Process | None:
+    """Tell the supervisor of a socket to end, and all that it owns; None where it is gone already."""
     with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
         process = psutil.Process(int((address.parent / "pid").read_text()))
         if "harness.cluster" in process.cmdline():
             process.terminate()
-            process.wait(timeout=20)
+            return process
+    return None
+
+
+def stop(address: Path) -> None:
+    """End the supervisor of a socket and all that it owns, and wait until it has."""
+    if process := ask(address):
+        process.wait(timeout=20)
 
 
 # --- the supervisor --------------------------------------------------------------------------------------------
@@ -130,19 +144,33 @@ class Head:
         return written.read_text().strip()
 
     def kill(self) -> None:
-        """End the group at once, and the workers, which Ray puts into groups of their own."""
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            os.killpg(self.process.pid, signal.SIGKILL)
-            for child in children:
+        """End at once all that Ray has started, also where the head itself is gone already."""
+        while family := psutil.Process().children(recursive=True):
+            for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+                    process.kill()
+            psutil.wait_procs(family, timeout=1)
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.poll()
+        how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
+        return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
 
 
 def _end_with_parent() -> None:
     """Linux ends this process when the supervisor is killed and can no longer do it."""
+    _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _adopt() -> None:
+    """Make orphans among this process's descendants its children: a killed head leaves its processes behind."""
+    _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(option, value)
 
 
 class Workers:
@@ -206,28 +234,42 @@ class Worker:
 async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
     """Serve requests until the owner is gone, the head dies or a signal asks to end."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
     workers = Workers(run)
+    serving: set[asyncio.Task[Any]] = set()
+    end = asyncio.create_task(_watch(owner, head))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.cancel)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reply = await workers.do(json.loads(await reader.readline()))
+        this = asyncio.current_task()
+        assert this is not None
+        serving.add(this)
+        job = asyncio.create_task(workers.do(json.loads(await reader.readline())))
+        await asyncio.wait({job, end}, return_when=asyncio.FIRST_COMPLETED)
+        reply = {"error": _broken_off(end)} if end.done() else job.result()
         with contextlib.suppress(ConnectionError):
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
         writer.close()
+        serving.discard(this)
 
-    head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
-    tasks = [asyncio.create_task(_watch(owner, head, ended)), asyncio.create_task(_boot(workers, head))]
+    boot = asyncio.create_task(_boot(workers, head))
     try:
         async with await asyncio.start_unix_server(serve, folder / "socket", limit=MAX_REQUEST):
-            await ended.wait()
+            await asyncio.wait({end})
+            if serving:
+                await asyncio.wait(serving, timeout=1)
     finally:
-        for task in tasks:
-            task.cancel()
+        boot.cancel()
         if head:
             head.kill()
+
+
+def _broken_off(end: asyncio.Task[str]) -> str:
+    """What a job is told that was running, or waiting, when the cluster ended."""
+    why = "it was asked to end" if end.cancelled() else end.result()
+    return f"the run's cluster ended before the job did ({why}); run the same command again, which resumes"
 
 
 async def _boot(workers: Workers, head: Head | None) -> None:
@@ -254,14 +296,31 @@ def _connect(address: str, run: RunSpec) -> None:
             )
 
 
-async def _watch(owner: int, head: Head | None, ended: asyncio.Event) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(owner)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if head and head.process.poll() is not None:
-                break
-            await asyncio.sleep(0.3)
-    ended.set()
+async def _watch(owner: int, head: Head | None) -> str:
+    """Returns when the owner is gone or the head has ended: which of them, in words."""
+    while _runs(owner):
+        if head and head.process.poll() is not None:
+            return head.end()
+        await asyncio.sleep(EVERY)
+    return "the pipeline that it served is gone"
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_with(owner: int) -> None:
+    """End this process soon after another one, wherever it is: a job must not go on beside those of the next run."""
+
+    def watch() -> None:
+        while _runs(owner):
+            time.sleep(EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
@@ -269,11 +328,12 @@ def main() -> None:
     owner, folder, run = int(sys.argv[1]), Path(sys.argv[2]), RunSpec.model_validate_json(sys.argv[3])
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    _adopt()
     try:
-        asyncio.run(supervise(owner, folder, run))
+        asyncio.new_event_loop().run_until_complete(supervise(owner, folder, run))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)  # Ray's own exit hooks would wait for the head that was just ended
+        os._exit(0)  # Ray's own exit hooks, and a thread that connects, would wait for the head that was just ended
 
 
 if __name__ == "__main__":
