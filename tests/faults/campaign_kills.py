@@ -60,7 +60,7 @@ class Score:
 
     @property
     def flaws(self) -> str:
-        return "; ".join(dict.fromkeys(self.faults))
+        return "".join(f"; {fault}" for fault in dict.fromkeys(self.faults))
 
 
 def run(quick: bool) -> Iterator[Result]:
@@ -81,10 +81,9 @@ def of_pipeline(count: int) -> Result:
     most = max(score.twice, default=0)
     return Result(
         f"kill -9 of the pipeline at {count} seeded moments, the same command again",
-        f"byte-equal tables {count} of {count}, no unlock, at most one episode a worker done twice, nothing left running",
-        f"byte-equal {score.same} of {score.kills}; at most {most} episodes twice with {WORKERS} workers",
+        f"tables byte-equal {count} of {count}; no unlock; one episode a worker done twice at most; none left running",
+        f"byte-equal {score.same} of {score.kills}; at most {most} episodes twice with {WORKERS} workers{score.flaws}",
         score.same == score.kills == count and most <= WORKERS and not score.faults,
-        score.flaws and f"FAULT {score.flaws}",
     )
 
 
@@ -106,10 +105,10 @@ def of_part(name: str, count: int) -> Result:
             score.faults.append(f"left running: {left[0]}")
     return Result(
         f"kill -9 of {name} at {count} seeded moments",
-        f"byte-equal tables {count} of {count}, at once or, after an end with a named cause, by the same command",
-        f"byte-equal {score.same} of {score.kills}; {score.alone} went on by themselves, {score.named} named the cause",
+        f"tables byte-equal {count} of {count}, at once or, after an end with a named cause, by the same command",
+        f"byte-equal {score.same} of {score.kills}; {score.alone} went on by themselves, {score.named} named the cause"
+        f"{score.flaws}",
         score.same == score.kills == count and not score.faults,
-        score.flaws and f"FAULT {score.flaws}",
     )
 
 

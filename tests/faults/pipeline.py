@@ -43,9 +43,10 @@ def source() -> Path:
 class Checkout:
     """A folder that looks like the checkout and has results and tables of its own."""
 
-    def __init__(self, changes: tuple[str, ...] = SMALL, **surroundings: str) -> None:
+    def __init__(self, changes: tuple[str, ...] = SMALL, cores: int = 2, **surroundings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=source()))
         self.changes = changes
+        self.cores = cores
         self.surroundings = surroundings
         self.tally = self.folder / "tally"
         for name in PARTS:
@@ -78,10 +79,11 @@ class Run:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         looked = os.pathsep.join(map(str, (Path(__file__).with_name("tally"), checkout.folder)))
         changes = ", ".join(f'"{change}"' for change in (*checkout.changes, *more))
+        settings = ("experiment=smoke", f"set=[{changes}]")
         self.output = checkout.folder / f"said-{self.mark}"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                ["snakemake", "--cores", "all", "tables/main.tex", "--config", "experiment=smoke", f"set=[{changes}]"],
+                ["snakemake", "--cores", str(checkout.cores), "tables/main.tex", "--config", *settings],
                 cwd=checkout.folder,
                 env={
                     **os.environ,
