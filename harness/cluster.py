@@ -2,7 +2,8 @@
 
 A supervisor process owns all of it: the head (unless ``RAY_ADDRESS`` names a cluster), the workers and a Unix
 socket through which thin clients hand in jobs. It watches the process that started it and ends everything when
-that process is gone, however it went. Ray's processes form one process group, which is ended as a whole.
+that process is gone, however it went. As Ray's driver it may be ended by Ray itself, in the middle of anything, so it
+is the child of a guard that knows nothing of Ray, adopts what becomes orphaned and ends what is left.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,14 +145,6 @@ class Head:
             time.sleep(0.05)
         return written.read_text().strip()
 
-    def kill(self) -> None:
-        """End at once all that Ray has started, also where the head itself is gone already."""
-        while family := psutil.Process().children(recursive=True):
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(family, timeout=1)
-
     def end(self) -> str:
         """How it ended, in words."""
         code = self.process.poll()
@@ -158,8 +152,17 @@ class Head:
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
 
 
+def _end_family() -> None:
+    """End at once all that descends from this process."""
+    while family := psutil.Process().children(recursive=True):
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=1)
+
+
 def _end_with_parent() -> None:
-    """Linux ends this process when the supervisor is killed and can no longer do it."""
+    """Linux ends this process when its parent is killed and can no longer do it."""
     _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
@@ -262,8 +265,7 @@ async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
                 await asyncio.wait(serving, timeout=1)
     finally:
         boot.cancel()
-        if head:
-            head.kill()
+        _end_family()
 
 
 def _broken_off(end: asyncio.Task[str]) -> str:
@@ -324,16 +326,34 @@ def end_with(owner: int) -> None:
 
 
 def main() -> None:
-    """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the supervisor."""
+    """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the guard, and its child, the supervisor."""
     owner, folder, run = int(sys.argv[1]), Path(sys.argv[2]), RunSpec.model_validate_json(sys.argv[3])
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     _adopt()
-    try:
-        asyncio.new_event_loop().run_until_complete(supervise(owner, folder, run))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    supervisor = os.fork()
+    if not supervisor:
+        _end_with_parent()
+        try:
+            asyncio.new_event_loop().run_until_complete(supervise(owner, folder, run))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)  # Ray's own exit hooks, and a thread that connects, would wait for the head that was just ended
+    asked = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, pass_on)
+    code = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
+    if code and not asked:
+        print(f"the cluster's supervisor ended with exit {code}, as it does where the raylet is lost", file=sys.stderr)
+    _end_family()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
