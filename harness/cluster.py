@@ -142,7 +142,12 @@ class Head:
         while not written.exists() or not written.read_text():
             if self.process.poll() is not None:
                 raise HarnessError(f"Ray's head did not start (exit {self.process.returncode}); see the cluster's log")
-            time.sleep(0.05)
+            if _ended(self.process.pid, "raylet"):  # Ray itself would wait for it to the end
+                raise HarnessError(
+                    "Ray's raylet ended while it started, as it does where its agent needs more than 15 s; run again "
+                    "when the machine is less busy"
+                )
+            time.sleep(0.2)
         return written.read_text().strip()
 
     def end(self) -> str:
@@ -150,6 +155,14 @@ class Head:
         code = self.process.poll()
         how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
+
+
+def _ended(parent: int, name: str) -> bool:
+    """Whether a child of another process has ended, and its parent has not looked."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(parent).children()
+        return any(child.status() == psutil.STATUS_ZOMBIE and child.name() == name for child in children)
+    return False
 
 
 def _end_family() -> None:
