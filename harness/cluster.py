@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,8 +51,12 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few where both cores are busy
+    "RAY_agent_register_timeout_ms": "180000",
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
+"""Files in Ray's session folder in which its agent says where it listens."""
+
 MAX_REQUEST = 2**26
 """Bytes of one request: an experiment as JSON."""
 
@@ -127,6 +132,7 @@ class Head:
         command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
+        command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below
         self.folder = folder
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
@@ -142,19 +148,37 @@ class Head:
         while not written.exists() or not written.read_text():
             if self.process.poll() is not None:
                 raise HarnessError(f"Ray's head did not start (exit {self.process.returncode}); see the cluster's log")
+            self._speak_for_agent()
             if _ended(self.process.pid, "raylet"):  # Ray itself would wait for it to the end
                 raise HarnessError(
-                    "Ray's raylet ended while it started, as it does where its agent needs more than 15 s; run again "
-                    "when the machine is less busy"
+                    "Ray's raylet ended while it started, as it does where the machine is too busy; see the "
+                    "cluster's log, and run again when it is less so"
                 )
             time.sleep(0.2)
         return written.read_text().strip()
+
+    def _speak_for_agent(self) -> None:
+        """Write at once that the agent serves no ports, as it will itself, for there is no dashboard: the raylet waits
+        15 s for that and then gives up, and on a busy machine the agent needs longer.
+        """
+        for known in self.folder.glob("session_2*/gcs_server_port_*"):
+            for port in AGENT_PORTS:
+                file = known.with_name(f"{port}_{known.name.rpartition('_')[2]}")
+                if not file.exists():
+                    file.write_text("-1")
 
     def end(self) -> str:
         """How it ended, in words."""
         code = self.process.poll()
         how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
+
+
+def _free_port() -> int:
+    """A port of the loopback at which nobody listens now."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
 
 
 def _ended(parent: int, name: str) -> bool:
