@@ -2,7 +2,8 @@
 
 A supervisor process owns all of it: the head (unless ``RAY_ADDRESS`` names a cluster), the workers and a Unix
 socket through which thin clients hand in jobs. It watches the process that started it and ends everything when
-that process is gone, however it went. Ray's processes form one process group, which is ended as a whole.
+that process is gone, however it went. As Ray's driver it may be ended by Ray itself, in the middle of anything, so it
+is the child of a guard that knows nothing of Ray, adopts what becomes orphaned and ends what is left.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,12 @@ from harness.experiment import RunSpec
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
 
+OWNER = "DELTA_MEM_OWNER"
+"""Environment variable with the id of the pipeline's process, which its jobs end with."""
+
+EVERY = 0.3
+"""Seconds between two looks at another process."""
+
 ATTEMPTS = 3
 """Workers that one request may lose."""
 
@@ -41,8 +51,12 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few where both cores are busy
+    "RAY_agent_register_timeout_ms": "180000",
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
+"""Files in Ray's session folder in which its agent says where it listens."""
+
 MAX_REQUEST = 2**26
 """Bytes of one request: an experiment as JSON."""
 
@@ -91,13 +105,20 @@ def start(run: RunSpec, log: Path | None = None) -> Path:
     return address
 
 
-def stop(address: Path) -> None:
-    """End the supervisor of a socket and all that it owns; nothing where it is gone already."""
+def ask(address: Path) -> psutil.Process | None:
+    """Tell the supervisor of a socket to end, and all that it owns; None where it is gone already."""
     with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
         process = psutil.Process(int((address.parent / "pid").read_text()))
         if "harness.cluster" in process.cmdline():
             process.terminate()
-            process.wait(timeout=20)
+            return process
+    return None
+
+
+def stop(address: Path) -> None:
+    """End the supervisor of a socket and all that it owns, and wait until it has."""
+    if process := ask(address):
+        process.wait(timeout=20)
 
 
 # --- the supervisor --------------------------------------------------------------------------------------------
@@ -111,6 +132,7 @@ class Head:
         command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
+        command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below
         self.folder = folder
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
@@ -126,23 +148,69 @@ class Head:
         while not written.exists() or not written.read_text():
             if self.process.poll() is not None:
                 raise HarnessError(f"Ray's head did not start (exit {self.process.returncode}); see the cluster's log")
-            time.sleep(0.05)
+            self._speak_for_agent()
+            if _ended(self.process.pid, "raylet"):  # Ray itself would wait for it to the end
+                raise HarnessError(
+                    "Ray's raylet ended while it started, as it does where the machine is too busy; see the "
+                    "cluster's log, and run again when it is less so"
+                )
+            time.sleep(0.2)
         return written.read_text().strip()
 
-    def kill(self) -> None:
-        """End the group at once, and the workers, which Ray puts into groups of their own."""
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            os.killpg(self.process.pid, signal.SIGKILL)
-            for child in children:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+    def _speak_for_agent(self) -> None:
+        """Write at once that the agent serves no ports, as it will itself, for there is no dashboard: the raylet waits
+        15 s for that and then gives up, and on a busy machine the agent needs longer.
+        """
+        for known in self.folder.glob("session_2*/gcs_server_port_*"):
+            for port in AGENT_PORTS:
+                file = known.with_name(f"{port}_{known.name.rpartition('_')[2]}")
+                if not file.exists():
+                    file.write_text("-1")
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.poll()
+        how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
+        return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
+
+
+def _free_port() -> int:
+    """A port of the loopback at which nobody listens now."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def _ended(parent: int, name: str) -> bool:
+    """Whether a child of another process has ended, and its parent has not looked."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(parent).children()
+        return any(child.status() == psutil.STATUS_ZOMBIE and child.name() == name for child in children)
+    return False
+
+
+def _end_family() -> None:
+    """End at once all that descends from this process."""
+    while family := psutil.Process().children(recursive=True):
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=1)
 
 
 def _end_with_parent() -> None:
-    """Linux ends this process when the supervisor is killed and can no longer do it."""
+    """Linux ends this process when its parent is killed and can no longer do it."""
+    _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _adopt() -> None:
+    """Make orphans among this process's descendants its children: a killed head leaves its processes behind."""
+    _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(option, value)
 
 
 class Workers:
@@ -206,28 +274,41 @@ class Worker:
 async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
     """Serve requests until the owner is gone, the head dies or a signal asks to end."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
     workers = Workers(run)
+    serving: set[asyncio.Task[Any]] = set()
+    end = asyncio.create_task(_watch(owner, head))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.cancel)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reply = await workers.do(json.loads(await reader.readline()))
+        this = asyncio.current_task()
+        assert this is not None
+        serving.add(this)
+        job = asyncio.create_task(workers.do(json.loads(await reader.readline())))
+        await asyncio.wait({job, end}, return_when=asyncio.FIRST_COMPLETED)
+        reply = {"error": _broken_off(end)} if end.done() else job.result()
         with contextlib.suppress(ConnectionError):
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
         writer.close()
+        serving.discard(this)
 
-    head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
-    tasks = [asyncio.create_task(_watch(owner, head, ended)), asyncio.create_task(_boot(workers, head))]
+    boot = asyncio.create_task(_boot(workers, head))
     try:
         async with await asyncio.start_unix_server(serve, folder / "socket", limit=MAX_REQUEST):
-            await ended.wait()
+            await asyncio.wait({end})
+            if serving:
+                await asyncio.wait(serving, timeout=1)
     finally:
-        for task in tasks:
-            task.cancel()
-        if head:
-            head.kill()
+        boot.cancel()
+        _end_family()
+
+
+def _broken_off(end: asyncio.Task[str]) -> str:
+    """What a job is told that was running, or waiting, when the cluster ended."""
+    why = "it was asked to end" if end.cancelled() else end.result()
+    return f"the run's cluster ended before the job did ({why}); run the same command again, which resumes"
 
 
 async def _boot(workers: Workers, head: Head | None) -> None:
@@ -254,26 +335,62 @@ def _connect(address: str, run: RunSpec) -> None:
             )
 
 
-async def _watch(owner: int, head: Head | None, ended: asyncio.Event) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(owner)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if head and head.process.poll() is not None:
-                break
-            await asyncio.sleep(0.3)
-    ended.set()
+async def _watch(owner: int, head: Head | None) -> str:
+    """Returns when the owner is gone or the head has ended: which of them, in words."""
+    while _runs(owner):
+        if head and head.process.poll() is not None:
+            return head.end()
+        await asyncio.sleep(EVERY)
+    return "the pipeline that it served is gone"
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_with(owner: int) -> None:
+    """End this process soon after another one, wherever it is: a job must not go on beside those of the next run."""
+
+    def watch() -> None:
+        while _runs(owner):
+            time.sleep(EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the supervisor."""
+    """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the guard, and its child, the supervisor."""
     owner, folder, run = int(sys.argv[1]), Path(sys.argv[2]), RunSpec.model_validate_json(sys.argv[3])
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    try:
-        asyncio.run(supervise(owner, folder, run))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)  # Ray's own exit hooks would wait for the head that was just ended
+    _adopt()
+    supervisor = os.fork()
+    if not supervisor:
+        _end_with_parent()
+        try:
+            asyncio.new_event_loop().run_until_complete(supervise(owner, folder, run))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)  # Ray's own exit hooks, and a thread that connects, would wait for the head that was just ended
+    asked = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, pass_on)
+    code = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
+    if code and not asked:
+        print(f"the cluster's supervisor ended with exit {code}, as it does where the raylet is lost", file=sys.stderr)
+    _end_family()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ def _ask(address: Path, request: dict[str, Any]) -> dict[str, Any]:
             f"the run's cluster at {address} is gone ({error.strerror}); run the same command again"
         ) from error
     if not answer.endswith(b"\n"):
-        raise HarnessError("the run's cluster ended before the job did; run the same command again, which resumes")
+        raise HarnessError(
+            "the run's cluster ended before the job did, as it does where Ray's raylet is lost (see logs/cluster.log); "
+            "run the same command again, which resumes"
+        )
     reply = json.loads(answer)
     if "error" in reply:
         raise HarnessError(reply["error"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from harness import cluster, config, efficiency_records, manifest
@@ -131,17 +134,15 @@ class Pipeline:
             if self.retrain and fitted.exists() and not self._learned_here(fitted):
                 broken += [fitted, evaluated]
         broken += [record for record in self.measured if record.exists() and _unmeasured(record)]
-        if broken:
-            for path in [*broken, self.folder / "tables" / "main.tex", self.published / "main.tex"]:
-                path.unlink(missing_ok=True)
-            listed.unlink(missing_ok=True)
-        elif not listed.exists():  # what the records say now may not be what tables and figures were made of
+        if not broken and not listed.exists():  # what the records say now may not be what tables were made of
             made = [self.folder / "tables" / name for name in (*self.tables, "audit.md")]
             made += [self.folder / "figures" / name for name in self.figures]
             made.append(self.folder / "report" / "index.html")
-            if any(path.exists() for path in made):
-                for path in [*made, self.published / "main.tex"]:
-                    path.unlink(missing_ok=True)
+            broken = [path for path in made if path.exists()]
+        if broken and self._take():  # else another pipeline works here, and this one will be refused
+            for path in [*broken, self.folder / "tables" / "main.tex", self.published / "main.tex", listed]:
+                path.unlink(missing_ok=True)
+            self._lock.release()
 
     def _changed(self) -> list[Path]:
         """Tables, figures and the like that are not as the manifest lists them."""
@@ -168,20 +169,42 @@ class Pipeline:
         for line in lines(self.experiment, plan(self.experiment)):
             print("\t".join(line), file=sys.stderr)
 
+    def _take(self) -> bool:
+        """Lock the results, unless another process has. The kernel lets go of the lock of a killed one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
     def begin(self) -> None:
         """Lock the results and start the cluster, of which jobs learn through the environment.
 
         Raises:
             HarnessError: another pipeline works in the same folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise HarnessError(f"another pipeline works in {self.folder}; wait for its end and run again") from error
+        if not self._take():
+            raise HarnessError(f"another pipeline works in {self.folder}; wait for its end and run again")
+        os.environ[cluster.OWNER] = str(os.getpid())
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a script it is ignored
+            signal.signal(signal.SIGINT, self._interrupt)
         if self.experiment.run.executor == "ray":
             self._address = cluster.start(self.experiment.run, self.folder / "logs" / "cluster.log")
             os.environ[cluster.ADDRESS] = str(self._address)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        """End the jobs, so that Snakemake, which waits for them, ends in order; when asked again, end all at once.
+
+        Raises:
+            KeyboardInterrupt: as ever; Snakemake then starts no other job.
+        """
+        print("snakemake: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        signal.signal(signal.SIGINT, _abort)
+        _signal_jobs(signal.SIGINT)
+        if self._address:
+            cluster.ask(self._address)
+        raise KeyboardInterrupt
 
     def end(self) -> None:
         """Stop the cluster and let the results go."""
@@ -189,7 +212,23 @@ class Pipeline:
             cluster.stop(self._address)
             del os.environ[cluster.ADDRESS]
             self._address = None
+        if signal.getsignal(signal.SIGINT) in (self._interrupt, _abort):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._lock.release()
+
+
+def _abort(number: int, frame: Any) -> None:
+    """Leave without a farewell; the cluster sees that its owner is gone."""
+    _signal_jobs(signal.SIGKILL)
+    os._exit(128 + number)
+
+
+def _signal_jobs(number: signal.Signals) -> None:
+    """Signal the jobs' processes: those of this process group, which the cluster does not belong to."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == os.getpgrp():
+                process.send_signal(number)
 
 
 def _unanswered(record: Path) -> bool:

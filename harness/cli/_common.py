@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness import cluster
 from harness.errors import HarnessError
 from harness.executor import JobError, submit
 from harness.experiment import Experiment
@@ -70,6 +72,8 @@ def main(plugins: Plugins = []) -> None:  # noqa: B006
     """δ-mem, measured: fit and compare memory methods."""
     from harness.registry import plug
 
+    if owner := os.environ.get(cluster.OWNER):
+        cluster.end_with(int(owner))
     plug(plugins)
     PLUGINS[:] = plugins
 

@@ -56,11 +56,11 @@ def run(checkout: Path, *words: str, code: int = 0) -> str:
 
 
 def clusters(owner: int) -> list[psutil.Process]:
-    """Supervisors of one pipeline."""
+    """Guards of one pipeline's clusters."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "ppid"]):
         line = process.info["cmdline"] or []
-        if "harness.cluster" in line and str(owner) in line:
+        if "harness.cluster" in line and process.info["ppid"] == owner:
             found.append(process)
     return found
 

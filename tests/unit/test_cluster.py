@@ -124,14 +124,12 @@ def test_the_watch_ends_with_the_owner():
     owner = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
     async def watch():
-        ended = asyncio.Event()
-        watching = asyncio.create_task(cluster._watch(owner.pid, None, ended))
+        watching = asyncio.create_task(cluster._watch(owner.pid, None))
         await asyncio.sleep(0.5)
-        assert not ended.is_set()
+        assert not watching.done()
         owner.kill()
         start = time.monotonic()
-        await asyncio.wait_for(ended.wait(), 5)
-        await watching
+        assert await asyncio.wait_for(watching, 5) == "the pipeline that it served is gone"
         return time.monotonic() - start
 
     assert asyncio.run(watch()) < 2

@@ -1,0 +1,26 @@
+"""``python -m tests.faults [CAMPAIGN ...] [--quick]``: do the faults, print the score sheet and keep it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.faults.sheet import SHEET, campaigns, passes, play, sheet
+
+
+def main() -> int:
+    """0 where every goal is met or has a stated reason, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help="names of campaigns; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="a few faults of each kind")
+    chosen = parser.parse_args()
+    results = list(play(campaigns(chosen.campaigns), chosen.quick))
+    text = sheet(results)
+    print(text, end="")
+    SHEET.parent.mkdir(exist_ok=True)
+    SHEET.write_text(text, encoding="utf-8")
+    return 0 if passes(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
