@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness import cluster, config, efficiency_records
+from harness import cluster, config, efficiency_records, leftovers
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
@@ -151,6 +151,8 @@ class Pipeline:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise HarnessError(f"another pipeline works in {self.folder}; wait for its end and run again") from error
+        leftovers.sweep_results(self.results, self.folder)
+        leftovers.keep_newest(Path(".snakemake/log"))
         if self.experiment.run.executor == "ray":
             self._address = cluster.start(self.experiment.run, self.folder / "logs" / "cluster.log")
             os.environ[cluster.ADDRESS] = str(self._address)

@@ -61,7 +61,7 @@ def claims(summary: Summary) -> Iterator[str]:
     """
     rows: dict[tuple[str, str], list[Place]] = {}
     for place in summary.places:
-        if place.arm == "donor":
+        if place.arm == "donor" and summary.may_lead(place):
             rows.setdefault((place.backbone, place.row), []).append(place._replace(arm="own"))
     for (backbone, row), places in rows.items():
         claimed: list[str] = []
@@ -88,7 +88,8 @@ def _primary(experiment: Experiment, summary: Summary) -> Iterator[str]:
     """The one contrast that the experiment declared beforehand, tested for every row and corrected over them."""
     tested: dict[str, Estimate] = {}
     for place in summary.places:
-        if (place.task, place.condition, place.arm) == (experiment.primary, "removed", "donor"):
+        primary = (place.task, place.condition, place.arm) == (experiment.primary, "removed", "donor")
+        if primary and summary.may_lead(place):
             contrast = summary.contrast(place._replace(arm="own"), place)
             if contrast is not None and contrast.p is not None:
                 tested[f"{place.row} on {place.backbone}"] = contrast

@@ -119,6 +119,10 @@ class Summary:
         """The records behind a place, one a seed; none where it did not run."""
         return [self.records[cell] for cell in self._cells.get(place, [])]
 
+    def may_lead(self, place: Place) -> bool:
+        """Whether a claim may rest on it: not where a backbone runs code that came with its weights."""
+        return not any((r.provenance.backbone.get("spec") or {}).get("remote_code") for r in self.records_of(place))
+
     def failed(self, place: Place) -> int:
         """Questions without an answer that the place's numbers leave out."""
         return sum(len(record.failures) for record in self.records_of(place))
