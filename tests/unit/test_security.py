@@ -378,3 +378,16 @@ def test_parameters_of_a_folder_are_tensors_only(tmp_path):
     module = torch.nn.Linear(2, 2)
     fits.load_module(module, tmp_path)
     assert bool((module.weight == 1).all())
+
+
+def test_no_claim_rests_on_such_a_model():
+    from types import SimpleNamespace
+
+    from harness.reporting.summary import Place, Summary
+
+    def leads(spec: dict) -> bool:
+        record = SimpleNamespace(provenance=SimpleNamespace(backbone={"spec": spec}))
+        return Summary.may_lead(SimpleNamespace(records_of=lambda place: [record]), Place("b", "r", "t", "removed"))  # type: ignore[arg-type]
+
+    assert leads({"folder": "x"})
+    assert not leads({"folder": "x", "remote_code": True})
