@@ -1,6 +1,8 @@
 # make tables     fit and evaluate the default experiment, and write tables/main.tex
 # make test       run the tests
 # make faults     break it on purpose (kills, torn files, ...) and print the score sheet; hours.  FAULTS="kills --quick"
+# make test-lowest, test-newest   run the unit tests on the lowest versions that pyproject.toml allows, or on the newest
+#                 there are, within its bounds and beyond them; each in an environment of its own, with torch as pinned
 # Variables:      EXPERIMENT=smoke  METHODS=my_memory  SET=run.executor=inline  RETRAIN=1  CORES=4
 #                 PLUGIN=/elsewhere/my_memory.py takes in a method that lies outside of this repository
 #                 TORCH_BACKEND=cpu, cu128, auto, ... picks torch's build when the environment is made
@@ -18,7 +20,17 @@ LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \
 	$(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: env test faults tables check clean
+UNIT ?= tests/unit
+NAMES := import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*sorted({re.split("[<>=]", d)[0] for d in sum(p["optional-dependencies"].values(), p["dependencies"])} - {"torch"}))
+define OTHER
+	test -x .venv-$(1)/bin/python || $(PYTHON) -m venv .venv-$(1)
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --quiet --python .venv-$(1)/bin/python $(2) \
+		-c <(echo "torch==$$($(BIN)/python -c 'from importlib.metadata import version as v; print(v("torch"))')")
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --quiet --python .venv-$(1)/bin/python --no-deps $(EMBEDDED)
+endef
+
+.PHONY: env test faults test-lowest test-newest tables check clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.made
@@ -38,6 +50,28 @@ test: env
 
 faults: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tests.faults $(FAULTS)
+
+# torch is held to the build of .venv, for a lower local version is another build of gigabytes.
+test-lowest: env
+	$(MAKE) --no-print-directory .venv-lowest/.made
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python -m pytest $(UNIT)
+
+test-newest: env
+	rm -rf .venv-newest
+	$(MAKE) --no-print-directory .venv-newest/.made
+	.venv-newest/bin/python -m pip list --format=freeze | grep == | sort -f > .venv-newest/versions.txt
+	@echo "newer than pinned:"; diff -i <(grep == constraints.txt | sort -f) .venv-newest/versions.txt | grep '^>' || true
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/python -m pytest $(UNIT)
+
+.venv-lowest/.made: pyproject.toml
+	$(call OTHER,lowest,--resolution lowest-direct -e '.[dev,dense]')
+	touch $@
+
+# Bounds are left out, so that a version beyond them is tried before anyone allows it.
+.venv-newest/.made: pyproject.toml
+	$(call OTHER,newest,--upgrade $(shell $(BIN)/python -c '$(NAMES)' 2>/dev/null))
+	$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --no-deps -e .
+	touch $@
 
 check: env
 	$(BIN)/ruff check .

@@ -22,10 +22,17 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    dynamic_module_utils,
+)
 from transformers.utils import logging as transformers_logging
 
-from harness import cache
+from harness import cache, leftovers
 from harness.encoding import Encoder, Segment
 from harness.episodes import Message, digest
 from harness.errors import HarnessError, nearest
@@ -35,8 +42,13 @@ from harness.progress import Progress
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # a model that brings code is refused, and nobody is asked to let it run
 
 SHAPES = Path(__file__).parent / "shapes"
+REMOTE_CODE = (
+    "backbone '{}' brings Python code of its own, which is not run; take a model that transformers knows, or read that "
+    "code and give the backbone 'remote_code: true'"
+)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -236,9 +248,12 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
     else:
         folder, revision = locate(spec)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
-            model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, **options)
+            where = {"revision": revision, "trust_remote_code": spec.remote_code}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            model = AutoModelForCausalLM.from_pretrained(folder, **where, **options)
         except (OSError, ValueError, ImportError) as error:
+            if "trust_remote_code" in str(error):
+                raise HarnessError(REMOTE_CODE.format(folder)) from error
             reason = str(error).strip().splitlines()[0]
             raise HarnessError(
                 f"backbone '{folder}' cannot be opened ({reason}); name a folder that holds it, or run where its hub "
@@ -302,7 +317,7 @@ def _file_digests(folder: Path) -> dict[str, str]:
         if (
             path.is_file()
             and path.name != "digest.json"
-            and path.suffix in {".json", ".safetensors", ".model", ".jinja"}
+            and path.suffix in {".json", ".safetensors", ".model", ".jinja", ".py"}
         ):
             found[path.name] = _sha256(path)
     return found
@@ -336,7 +351,8 @@ def _converted(package: str, *, check: bool) -> Path:
     if target.is_dir() and not (check and _damaged(target)):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    leftovers.sweep(target.parent)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=leftovers.prefix(target)))
     try:
         _convert(files[0], work)
         digests = {"source": _sha256(files[0]), "files": _file_digests(work)}
@@ -361,7 +377,7 @@ def _damaged(folder: Path) -> bool:
 def _convert(file: Path, target: Path) -> None:
     from transformers import GgufConfig
 
-    source = {"gguf_file": file.name}
+    source = {"gguf_file": file.name, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **source
     )

@@ -33,6 +33,7 @@ from harness.rescoring import CAP_SHARE, FEW_CLUSTERS, SAME_SHARE
 from harness.tasks.base import Task, TaskData
 from harness.truncation import Views
 
+JOURNAL = "journal.jsonl"
 WORST = ("error", "skipped", "unsupported")
 """Of the reasons why no question has an answer, the one that a cell is called by."""
 
@@ -209,6 +210,7 @@ class Plan:
         record = records.load(path)
         if record.address != self.address or any(f.status in RETRIED for f in record.failures):
             return False
+        (self.folder / JOURNAL).unlink(missing_ok=True)  # of a kill between the record and its removal
         rescoring.follow(record, self.material.task, self.folder, self.material.overlay)
         return True
 
@@ -236,7 +238,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         progress.update("evaluate", answered, total, cell=f"{plan.cell.task}/{plan.cell.condition}/{plan.cell.arm}")
 
     # A journal holds answers, which may say the question again.
-    journal = None if material.task.secret else Journal(plan.folder / "journal.jsonl", plan.address)
+    journal = None if material.task.secret else Journal(plan.folder / JOURNAL, plan.address)
     lm = MemoryLM(
         memories,
         plan.cell.condition,
@@ -435,6 +437,8 @@ def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
         found.append("one training seed")
     if not plan.job.backbone_facts["pinned"]:
         found.append("the backbone's revision is not pinned")
+    if plan.job.method.backbone.spec.remote_code:
+        found.append("the backbone runs code that came with its weights; its rows are in no headline")
     return found
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 
+from harness import leftovers
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
 
@@ -50,6 +51,8 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on loopback
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ROTATION_MAX_BYTES": str(leftovers.LARGEST_LOG),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few where both cores are busy
     "RAY_agent_register_timeout_ms": "180000",
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
@@ -85,10 +88,12 @@ def start(run: RunSpec, log: Path | None = None) -> Path:
         HarnessError: the supervisor did not come up.
     """
     # Not TMPDIR: a socket's path may have 107 characters, and Ray's own add 75 to this folder's.
-    folder = Path(tempfile.mkdtemp(prefix="delta-mem-", dir="/tmp"))
+    leftovers.sweep_clusters(Path("/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=leftovers.CLUSTER, dir="/tmp"))
     address = folder / "socket"
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
+        leftovers.rotate(log)
     with open(log or os.devnull, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.cluster", str(os.getpid()), str(folder), run.model_dump_json()],

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import HarnessError, nearest
-from harness.experiment import Experiment
+from harness.experiment import SLUG_LENGTH, Experiment
 
 FOLDER = Path("config")
 SCHEMA = FOLDER / "experiment.schema.json"
@@ -218,8 +218,8 @@ def _explain(error: ErrorDetails, model: type[BaseModel], base: Location, places
         return f"{where}: unknown key '{at[-1]}'; {nearest(str(at[-1]), _fields(model, at[:-1]))}"
     if error["type"] == "missing":
         return f"{where}: the key '{name}' is missing; add it"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{where}: '{name}' must be a name of letters, digits and _ . @ -, at most 64; rename it"
+    if error["type"] in ("string_pattern_mismatch", "string_too_long"):
+        return f"{where}: '{name[:SLUG_LENGTH]}' must be a name of letters, digits and _ . @ -, at most 64; rename it"
     message = error["msg"].removeprefix("Value error, ")
     got = "" if error["type"] == "value_error" else f", not {str(error['input'])[:40]!r}"
     return f"{where}: {name + ': ' if name else ''}{message}{got}"

@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import os
 import socket
+import traceback
 from pathlib import Path
 from typing import Any
 
 from harness import cluster
-from harness.errors import HarnessError
+from harness.errors import HarnessError, redact
 from harness.experiment import RunSpec
 
 
 class JobError(Exception):
     """A job ended by a fault that is no mistake of the user's; the text is the worker's traceback."""
+
+    def __init__(self, traceback: str) -> None:
+        super().__init__(redact(traceback))
 
 
 def submit(request: dict[str, Any]) -> dict[str, Any]:
@@ -34,13 +38,22 @@ def submit(request: dict[str, Any]) -> dict[str, Any]:
     """
     run = RunSpec.model_validate(request["experiment"]["run"])
     if run.executor == "inline":
-        from harness import jobs
-
-        return jobs.run(request)
+        return _inline(request)
     if address := os.environ.get(cluster.ADDRESS):
         return _ask(Path(address), request)
     with cluster.running(run) as path:
         return _ask(path, request)
+
+
+def _inline(request: dict[str, Any]) -> dict[str, Any]:
+    from harness import jobs
+
+    try:
+        return jobs.run(request)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise JobError(traceback.format_exc()) from error
 
 
 def _ask(address: Path, request: dict[str, Any]) -> dict[str, Any]:

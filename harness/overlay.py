@@ -44,8 +44,8 @@ def read(file: Path, task: str) -> Overlay:
         HarnessError: the file is missing or not of this form, an id stands twice, or it is another task's.
     """
     try:
-        tree, places = config.parse(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
+        tree, places = config.read(file)
+    except OSError as error:
         raise HarnessError(f"the overlay {file} cannot be read ({error}); name a file of question ids") from error
     try:
         found = Overlay.model_validate(tree)

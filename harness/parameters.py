@@ -69,7 +69,7 @@ def _kept() -> dict[str, str]:
 def _read(spec: BackboneSpec) -> Any:
     source, revision = locate(spec)
     try:
-        return AutoConfig.from_pretrained(source, revision=revision)
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise HarnessError(

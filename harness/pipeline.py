@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from harness import cluster, config, efficiency_records, manifest
+from harness import cluster, config, efficiency_records, leftovers, manifest
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
@@ -189,6 +189,8 @@ class Pipeline:
         os.environ[cluster.OWNER] = str(os.getpid())
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a script it is ignored
             signal.signal(signal.SIGINT, self._interrupt)
+        leftovers.sweep_results(self.results, self.folder)
+        leftovers.keep_newest(Path(".snakemake/log"))
         if self.experiment.run.executor == "ray":
             self._address = cluster.start(self.experiment.run, self.folder / "logs" / "cluster.log")
             os.environ[cluster.ADDRESS] = str(self._address)

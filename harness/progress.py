@@ -1,12 +1,14 @@
 """How far a job is: the worker appends JSON lines, the client shows them.
 
-A file, because it outlives both sides and a log viewer can read it too.
+A file, because it outlives both sides and a log viewer can read it too. Two lines a second at most, under 1.5 MB an
+hour; at :data:`harness.leftovers.LARGEST_LOG` bytes it is put aside and begun anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -14,9 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness import leftovers
+
 EVERY_WRITE = 0.5
 """Seconds between two lines of one phase; the last one of a phase is always written."""
 EVERY_SHOW = 0.3
+LONGEST_LINE = 10_000
+"""Bytes from the end of the file that hold its last whole line."""
 EVERY_PLAIN = 10.0
 """Seconds between two plain lines in a log."""
 
@@ -45,6 +51,7 @@ class Progress:
         self._last = (phase, now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"time": now, "phase": phase, "done": done, "total": total, **facts})
+        leftovers.rotate(self.path)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -68,18 +75,27 @@ def follow(path: Path, label: str) -> Iterator[None]:
 def _updates(path: Path, ended: threading.Event, every: float) -> Iterator[dict[str, Any]]:
     """The newest line, each time there is one, with the seconds left and the speed worked out."""
     starts: dict[str, tuple[float, float]] = {}
-    with path.open(encoding="utf-8") as file:
-        torn = ""
-        while True:
-            last_round = ended.is_set()
-            text = torn + file.read()
-            whole, _, torn = text.rpartition("\n")
-            for line in whole.splitlines()[-1:]:
-                update = json.loads(line)
-                yield _with_rates(update, starts)
-            if last_round:
-                return
-            ended.wait(every)
+    seen = b""
+    while True:
+        last_round = ended.is_set()
+        line = _newest(path)
+        if line and line != seen:
+            seen = line
+            yield _with_rates(json.loads(line), starts)
+        if last_round:
+            return
+        ended.wait(every)
+
+
+def _newest(path: Path) -> bytes:
+    """The last whole line; empty where there is none, as just after the file was rotated."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+            whole, _, _ = file.read().rpartition(b"\n")
+    except FileNotFoundError:
+        return b""
+    return whole.rpartition(b"\n")[2]
 
 
 def _with_rates(update: dict[str, Any], starts: dict[str, tuple[float, float]]) -> dict[str, Any]:

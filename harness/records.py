@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness import leftovers
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ TEXT = ["answer", "notes"]
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that becomes ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.prefix(path))
     os.close(handle)
     temporary = Path(name)
     try:

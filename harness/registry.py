@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -20,7 +19,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from harness.errors import HarnessError, nearest
-from harness.experiment import SLUG
+from harness.experiment import is_slug
 from harness.method import Arm, Capabilities, Condition, MemoryMethod, MethodConfig
 
 ROOMS = ("methods", "baselines")
@@ -41,6 +40,8 @@ def plug(files: Iterable[str | Path]) -> None:
         source = file / "__init__.py" if file.is_dir() else file
         if not source.is_file() or source.suffix != ".py":
             raise HarnessError(f"there is no plugin at {file}; name a Python file, or a folder with an __init__.py")
+        if not is_slug(file.stem):
+            raise HarnessError(f"the plugin {file} has no plain name; rename it (letters, digits, _.@-, 64 at most)")
         name = f"plugin_{file.stem}"
         if name in sys.modules:
             raise HarnessError(f"the plugin {file} has the name of {sys.modules[name].__file__}; rename one")
@@ -129,7 +130,7 @@ def _check(cls: type[MemoryMethod]) -> None:
         if not isinstance(getattr(cls, attribute, None), kind):
             raise HarnessError(f"{where} has no {attribute}; give it one, a {kind.__name__}")
     for name in (cls.name, *cls.presets):
-        if not re.match(SLUG, name):
+        if not is_slug(name):
             raise HarnessError(f"{where} has a row named '{name}'; a name is letters, digits and _.@-, 64 at most")
     for condition, arms in cls.capabilities.arms.items():
         for word, known in ((condition, get_args(Condition)), *((arm, get_args(Arm)) for arm in arms)):

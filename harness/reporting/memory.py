@@ -90,7 +90,7 @@ def sentences(summary: Summary) -> list[Sentence]:
 
 def findings(summary: Summary) -> list[Finding]:
     """What the sentences say, as numbers. Rows without a memory and tasks without a history have none."""
-    own = [place for place in summary.places if place.arm == "own"]
+    own = [place for place in summary.places if place.arm == "own" and summary.may_lead(place)]
     found = []
     for (backbone, row, task), group in groupby(own, key=lambda place: place[:3]):
         ran = [_finding(summary, place) for place in group]

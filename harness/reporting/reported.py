@@ -284,6 +284,8 @@ def differences(
     backbone: BackboneSpec, alike: bool, task: TaskSpec, records: list[Record], n: int, full: int
 ) -> Iterator[str]:
     """What keeps our number from being held against the printed one."""
+    if backbone.remote_code:
+        yield "remote code"
     if backbone.reported_as is None:
         yield "another backbone"
     for source in sorted({str(r.provenance.data.get("source")) for r in records} - {"official"}):

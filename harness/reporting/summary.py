@@ -178,6 +178,10 @@ class Summary:
         """The records behind a place, one a seed; none where it did not run."""
         return [self.records[cell] for cell in self._cells.get(place, [])]
 
+    def may_lead(self, place: Place) -> bool:
+        """Whether a claim may rest on it: not where a backbone runs code that came with its weights."""
+        return not any((r.provenance.backbone.get("spec") or {}).get("remote_code") for r in self.records_of(place))
+
     def failed(self, place: Place) -> int:
         """Questions without an answer that the place's numbers leave out."""
         return sum(len(record.failures) for record in self.records_of(place))
@@ -231,9 +235,10 @@ class Summary:
     ) -> dict[Place, tuple[Estimate, float]]:
         """Own minus a control of every row under one task and condition, with the p that Holm corrects over them.
 
-        Rows with too few clusters for a test are no part of the family.
+        Rows with too few clusters for a test, or on which no claim may rest, are no part of the family.
         """
-        own = [p for p in self.places if (p.task, p.condition, p.arm) == (task, condition, "own")]
+        asked = [p for p in self.places if (p.task, p.condition, p.arm) == (task, condition, "own")]
+        own = [p for p in asked if self.may_lead(p)]
         tested = {p: self.contrast(p, p._replace(arm=minus), metric, category) for p in own}
         found = {p: (c, c.p) for p, c in tested.items() if c is not None and c.p is not None}
         adjusted = statistics.holm([p for _, p in found.values()])

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import ValidationError
 
+from harness import config
 from harness.data.files import TaskData
 from harness.data.settings import TaskSettings
 from harness.episodes import Episode, Question, digest, lineage
@@ -70,13 +71,16 @@ class Prompts:
 
 def _read_wording(file: Path) -> dict[str, dict[str, str]]:
     try:
-        wording = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _wording_of(file, file.stat().st_mtime_ns)
     except OSError as error:
         raise HarnessError(
             f"the prompts file {file} cannot be read ({error.strerror}); name one that exists"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HarnessError(f"the prompts file {file} is no YAML ({' '.join(str(error).split())}); mend it") from error
+
+
+@lru_cache(maxsize=8)  # every task has the same file open
+def _wording_of(file: Path, changed: int) -> dict[str, dict[str, str]]:
+    wording, _ = config.read(file)
     if not isinstance(wording, dict) or not all(isinstance(texts, dict) for texts in wording.values()):
         raise HarnessError(f"the prompts file {file} is no mapping of tasks to texts; copy {WORDING.name} and edit it")
     for task, texts in wording.items():

@@ -2,18 +2,29 @@
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness import cluster
+from harness.experiment import RunSpec
+
 pytestmark = pytest.mark.pipeline
 
 HERE = Path(__file__).resolve().parents[2]
 COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--cores", "all", "tables/main.tex", "--config"]
+SECRETS = {
+    "HF_TOKEN": "hf_sentinelAAAAAAAAAAAA",
+    "WANDB_API_KEY": "wandb-sentinel-BBBBBBBB",
+    "AWS_SECRET_ACCESS_KEY": "aws-sentinel-CCCCCCCC",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,7 @@ def start(checkout: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
         [*COMMAND, "experiment=smoke", *words],
         cwd=checkout,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **SECRETS, "PATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -67,7 +78,7 @@ def clusters(owner: int) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def done(checkout):
-    run(checkout)
+    (checkout / "said.log").write_text(run(checkout), encoding="utf-8")
     return checkout
 
 
@@ -139,3 +150,61 @@ def test_a_killed_pipeline_takes_its_cluster_along(done):
     process.communicate(timeout=60)
     _, alive = psutil.wait_procs([supervisor, *family], timeout=20)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_no_secret_of_the_environment_is_in_any_output(done):
+    """Records, samples, tables, figures, logs, what was printed, and errors of a backbone that cannot be had."""
+    said = run(done, "set=backbones.tiny_llama={hub: sentinel/sentinel, revision: main}", "set=name=broken", code=1)
+    assert "cannot be opened" in said
+    (done / "broken.log").write_text(said, encoding="utf-8")
+    files = [f for f in done.rglob("*") if f.is_file() and not any(p.is_symlink() for p in (f, *f.parents))]
+    kinds = {f.suffix for f in files}
+    assert {".json", ".jsonl", ".parquet", ".tex", ".pdf", ".csv", ".log", ".safetensors"} <= kinds
+    assert len(files) > 50
+    hits = [(str(f), name) for f in files for name, value in SECRETS.items() if value.encode() in f.read_bytes()]
+    assert hits == []
+
+
+def test_no_word_of_a_file_or_the_command_line_reaches_a_shell(done):
+    """A hostile path and a hostile value, through the real rules; what they would run leaves no mark."""
+    hostile = "$(touch mark1) 'q' \"r\"; touch mark2 #{x} `touch mark3`.yaml"
+    text = (HERE / "config/smoke.yaml").read_text(encoding="utf-8")
+    (done / hostile).write_text(text.replace("name: smoke", "name: hostile"), encoding="utf-8")
+    value = "set=title='$(touch mark4) {ON} ; touch mark5'"
+    target = "results/hostile/tiny_llama/backbone.json"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    told = subprocess.run(
+        [COMMAND[0], "--cores", "1", target, "--config", f"experiment={hostile}", value, "set=run.executor=inline"],
+        cwd=done, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert (done / target).is_file()
+    assert not list(done.rglob("mark?"))
+
+
+def loopback(ip: str) -> bool:
+    """Also of an IPv4 address in IPv6's clothes, ::ffff:127.0.0.1."""
+    address = ip_address(ip)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def test_every_socket_of_a_local_cluster_listens_on_loopback():
+    address = cluster.start(RunSpec(workers=1))
+    try:
+        with socket.socket(socket.AF_UNIX) as link:  # a reply means that head, raylet and worker are all up
+            link.settimeout(180)
+            link.connect(str(address))
+            link.sendall(b'{"kind": "none", "experiment": {}, "backbone": "", "row": ""}\n')
+            assert link.recv(100)
+        supervisor = psutil.Process(int((address.parent / "pid").read_text()))
+        family = [supervisor, *supervisor.children(recursive=True)]
+        assert {"raylet", "gcs_server"} <= {p.name() for p in family}
+        assert not any(map(loopback, ("0.0.0.0", "::", "10.0.0.1")))
+        heard = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert heard
+        assert not {ip for ip in heard if not loopback(ip)}
+        assert not [p for p in family if "dashboard.py" in " ".join(p.cmdline())]
+        assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700  # the socket is for this user alone
+    finally:
+        cluster.stop(address)
+    assert not address.parent.exists()

@@ -99,7 +99,7 @@ def test_a_wrong_wording_is_refused_by_file_and_key(wording, change, said):
 
 def test_a_prompts_file_that_is_no_yaml_or_is_missing_is_refused(tmp_path):
     (tmp_path / "torn.yaml").write_text("a: [1, ", encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"torn\.yaml is no YAML"):
+    with pytest.raises(HarnessError, match=r"torn\.yaml line 1: not valid YAML"):
         Prompts(tmp_path / "torn.yaml")
     with pytest.raises(HarnessError, match=r"none\.yaml cannot be read"):
         Prompts(tmp_path / "none.yaml")
