@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -119,8 +120,15 @@ class Matching:
 
     def grade(self, task: TaskSpec) -> str:
         """Where the questions of a task came from."""
-        records = [r for r in self.summary.records.values() if r.task == task.name]
-        return "/".join(sorted({str(r.provenance.data.get("source", "unknown")) for r in records}))
+        return "/".join(sorted(self._sources.get(task.name, ())))
+
+    @cached_property
+    def _sources(self) -> dict[str, set[str]]:
+        """By task, where its questions came from."""
+        found: dict[str, set[str]] = {}
+        for record in self.summary.records.values():
+            found.setdefault(record.task, set()).add(str(record.provenance.data.get("source", "unknown")))
+        return found
 
     def conditions(self, row: RowSpec, tasks: Iterable[TaskSpec]) -> list[str]:
         """The conditions under which a row is asked any of these tasks by its own memory."""
