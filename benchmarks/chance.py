@@ -15,7 +15,7 @@ from harness import statistics
 QUESTIONS, METHODS, SEEDS = 1540, 12, 5
 BOOTSTRAP_SECONDS, BOOTSTRAP_MEGABYTES = 5.0, 500.0
 FALSE, COVERED = 0.065, (0.935, 0.965)
-"""What RIGOR 3 asks for: false positives at 5% at most, and coverage of 95% intervals from and to."""
+"""What is asked for: false positives at 5% at most, and coverage of 95% intervals from and to."""
 
 
 @dataclass(frozen=True)

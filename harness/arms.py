@@ -1,5 +1,5 @@
 """Whose memory a question gets: its own episode's, a donor's, the mean of all others', or its own in another order
-(RIGOR 2)."""
+(docs/conditions.md)."""
 
 from __future__ import annotations
 

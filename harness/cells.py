@@ -405,7 +405,7 @@ def _config(plan: Plan, asked: EpisodeTask) -> dict[str, Any]:
 
 
 def _warnings(plan: Plan, samples: pd.DataFrame) -> list[str]:
-    """What a reader of the number must know (RIGOR 1, WARN)."""
+    """What a reader of the number must know (docs/validity.md)."""
     found = [f"{g.name}: {g.note}" for g in plan.job.gates if g.status == "warn"]
     capped = float(samples["hit_cap"].mean())
     if capped > CAP_SHARE:

@@ -1,4 +1,4 @@
-"""Validity gates: a number is written only past them (RIGOR 1).
+"""Validity gates: a number is written only past them (docs/validity.md).
 
 A gate fails (no record; the run says which and why) or warns (the warning travels into the table's notes). The
 forms of comparison stand here; a method with gates of its own says what is compared.

@@ -1,4 +1,4 @@
-"""What a number was made with: code, versions, machine (RIGOR 5)."""
+"""What a number was made with: code, versions, machine (docs/provenance.md)."""
 
 from __future__ import annotations
 

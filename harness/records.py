@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class GateOutcome(_Part):
-    """One validity gate (RIGOR 1)."""
+    """One validity gate (docs/validity.md)."""
 
     name: str = Field(description="e.g. equality.padding.sharp, activity.state, isolation.same_history")
     status: Literal["pass", "warn"] = Field(description="A failed gate leaves no record at all.")
@@ -65,7 +65,7 @@ class Failure(_Part):
 
 
 class Provenance(_Part):
-    """Enough to run the cell again and to know what it ran on (RIGOR 5)."""
+    """Enough to run the cell again and to know what it ran on (docs/provenance.md)."""
 
     config: dict[str, Any] = Field(description="Resolved experiment.")
     config_hash: str = Field(description="sha256 of the canonical JSON of `config`.")
@@ -156,7 +156,7 @@ class Record(_Part):
     failures: list[Failure] = Field([], description="Questions without an answer; `scores` are over the others.")
     gates: list[GateOutcome] = []
     certificate: Certificate | None = Field(None, description="Absent in records that are older than it.")
-    warnings: list[str] = Field([], description="RIGOR 1 WARN lines; they travel into the table's notes.")
+    warnings: list[str] = Field([], description="Warnings (docs/validity.md); they travel into the table's notes.")
     costs: Costs = Costs()
     provenance: Provenance
     questions: int = Field(description="Questions answered, each once.")

@@ -20,7 +20,7 @@ from harness.tasks import Prompts, task
 from harness.tasks.base import Task
 
 CAP_SHARE = 0.01
-"""Share of answers at the token cap above which a record warns (RIGOR 1)."""
+"""Share of answers at the token cap above which a record warns (docs/validity.md)."""
 SAME_SHARE = 0.05
 """Share of empty answers, and of equal ones beyond what the gold answers have, above which it does."""
 FEW_CLUSTERS = 20

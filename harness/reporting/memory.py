@@ -1,7 +1,7 @@
 """Is it memory? A row's own memory against another history's, the mean of all others' and its own in another order.
 
-Memory is claimed only where the intervals of own - donor and of own - mean both lie above zero (RIGOR 2). A gain over
-the bare backbone that a donor or the mean shares is format or steering, and another order of the messages tells order
+Memory is claimed only where the intervals of own - donor and of own - mean both lie above zero (docs/conditions.md). A
+gain over the bare backbone that a donor or the mean shares is format or steering, and another order of the messages tells order
 sensitivity alone.
 """
 
@@ -93,11 +93,13 @@ def findings(summary: Summary) -> list[Finding]:
     own = [place for place in summary.places if place.arm == "own" and summary.may_lead(place)]
     found = []
     for (backbone, row, task), group in groupby(own, key=lambda place: place[:3]):
+        if not _remembers(summary, row, task):
+            continue
         ran = [_finding(summary, place) for place in group]
         controlled = [finding for finding in ran if finding.ahead.keys() & set(CONTROLS)]
         if controlled:
             found += controlled
-        elif _remembers(summary, row, task):
+        else:
             best = suited(summary, backbone, row, task)[0]
             found += [finding for finding in ran if finding.place.condition == best]
     return found

@@ -1,4 +1,4 @@
-"""The paper's printed numbers (``tables/reported``) beside ours, with the verdict of RIGOR 3.
+"""The paper's printed numbers (``tables/reported``) beside ours, with a verdict (docs/audit.md).
 
 ``rows.csv`` and ``scores.csv`` say which of the paper's rows and scores each of ours answers to, what the paper leaves
 open about a row (``undisclosed``), in what ours is known to be another (``differs``), and why it is read as it is

@@ -1,4 +1,4 @@
-"""Honest uncertainty (RIGOR 3): means, paired differences and ratios, tests, and the layers of chance kept apart.
+"""Honest uncertainty (docs/statistics.md): means, paired differences and ratios, tests, and layers of chance apart.
 
 The estimand is always the mean over questions. Questions of one root document (one conversation, one book) share
 their luck, so intervals count clusters, not questions. Fewer than ``FEWEST_CLUSTERS`` clusters carry no interval and

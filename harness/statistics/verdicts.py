@@ -12,7 +12,7 @@ Verdict = Literal["reproduced", "compatible", "not reproduced", "inconclusive"]
 
 
 def verdict(means: Sequence[float], printed: float, band: float, deterministic: bool = False) -> Verdict:
-    """How our numbers of K seeds agree with a printed one, all in the same unit (RIGOR 3).
+    """How our numbers of K seeds agree with a printed one, all in the same unit (docs/audit.md).
 
     *reproduced*: the 90% t interval of our mean lies within ``printed`` +- ``band``; *compatible*: not that, but
     ``printed`` lies where the next seed is expected; *not reproduced*: it lies outside that and outside our mean

@@ -113,7 +113,7 @@ DEMANDED = {
 
 @pytest.mark.parametrize("part", DEMANDED)
 def test_a_record_says_all_that_is_demanded_of_it(run, part):
-    """Each is there and none is empty (RIGOR 5)."""
+    """Each is there and none is empty."""
     told = json.loads((run.cell / "record.json").read_text())
     for key in filter(None, part.split(".")):
         told = told[key]
