@@ -1,8 +1,8 @@
 """Is it memory? A row's own memory against another history's, the mean of all others' and its own in another order.
 
 Memory is claimed only where the intervals of own - donor and of own - mean both lie above zero (docs/conditions.md). A
-gain over the bare backbone that a donor or the mean shares is format or steering, and another order of the messages tells order
-sensitivity alone.
+gain over the bare backbone that a donor or the mean shares is format or steering, and another order of the messages
+tells order sensitivity alone.
 """
 
 from __future__ import annotations

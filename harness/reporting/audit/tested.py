@@ -1,8 +1,8 @@
 """The paper's claims that are a contrast of two rows, beside the same contrast of our runs.
 
 A claim gets a verdict of its own (docs/audit.md): our gain of each seed is held to the printed gain as a score is held
-to a printed score, within the same band; the interval beside it is of the paired difference over questions, and says whether
-ours differs from zero.
+to a printed score, within the same band; the interval beside it is of the paired difference over questions, and says
+whether ours differs from zero.
 """
 
 from __future__ import annotations
