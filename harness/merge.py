@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from harness import definition, fits, records
+from harness import definition, fits, leftovers, records
 from harness.definition import FILE
 from harness.errors import HarnessError
-from harness.experiment import SLUG, Cell, Experiment, Job
+from harness.experiment import Cell, Experiment, Job, is_slug
 from harness.records import Record
 from harness.verify import KINDS, Run, experiments
 from harness.verify.run import cell_of
@@ -65,7 +64,7 @@ def merge(out: Path, folders: Sequence[Path], *, prefer: Path | None = None, mix
         RefusedError: a run does not verify, or runs contradict each other; nothing is written then.
         HarnessError: a folder is not there, or ``out`` is.
     """
-    if not re.match(SLUG, out.name):
+    if not is_slug(out.name):
         raise HarnessError(f"'{out.name}' must be a name of letters, digits and _ . @ -, at most 64; rename it")
     if out.exists():
         raise HarnessError(f"{out} is there already; name a folder that is not")
@@ -189,7 +188,7 @@ def _origin(run: Run, taken: Sequence[Taken]) -> str:
 def _write(out: Path, experiment: Experiment, taken: Sequence[Taken]) -> None:
     """Everything beside ``out`` first, under its name last."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=leftovers.prefix(out)))
     try:
         for one in taken:
             _cell(one, out.name, work)
@@ -237,7 +236,7 @@ def _job(one: Taken, taken: Sequence[Taken], out: Path, work: Path) -> None:
     if stored is None or fits.find(out.parent, address) is not None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    copy = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    copy = Path(tempfile.mkdtemp(dir=target.parent, prefix=leftovers.prefix(target)))
     shutil.copytree(stored, copy, dirs_exist_ok=True)
     copy.chmod(0o755)
     os.rename(copy, target)

@@ -190,7 +190,7 @@ def test_allowed_code_is_run_recorded_and_in_the_digest(bringing_code, monkeypat
 
 def test_rows_of_such_a_model_are_held_to_no_printed_number():
     spec = BackboneSpec(folder="x", remote_code=True, reported_as="Qwen3-4B-Instruct")
-    reasons = list(reported.differences(spec, True, TaskSpec(task="hotpotqa"), [], 1, 1))
+    reasons = list(reported.differences(spec, True, TaskSpec(task="hotpotqa@release"), [], 1, 1))
     assert reasons == ["remote code"]
     with pytest.raises(ValueError, match="give 'revision' the commit"):
         BackboneSpec(hub="a/b", remote_code=True)
@@ -223,6 +223,12 @@ def test_one_rule_refuses_every_hostile_name(name, tmp_path):
             config.load(str(path))
         assert not re.search(r"[\x00-\x1f]", str(caught.value))
         assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_no_other_file_has_a_rule_of_its_own():
+    """`re.match` of the pattern would let a newline and any length pass."""
+    users = [str(f) for f in Path("harness").rglob("*.py") if re.search(r"\bSLUG\b", f.read_text("utf-8"))]
+    assert users == ["harness/experiment.py"]
 
 
 @pytest.mark.parametrize("name", ["x", "smoke", "qwen3-4b", "hotpotqa@release", "v1.2_b", "x" * 64])
