@@ -28,8 +28,11 @@ class RefusedError(HarnessError):
     """Runs that cannot be joined: every reason, a line each."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
-        super().__init__("nothing was merged\n" + "\n".join(f"refused: {reason}" for reason in reasons))
-        self.reasons = list(reasons)
+        super().__init__("nothing was merged")
+        self.reasons = [str(HarnessError(reason)) for reason in reasons]
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.args), *(f"refused: {reason}" for reason in self.reasons)])
 
 
 @dataclass(frozen=True)
