@@ -96,7 +96,7 @@ def of_part(name: str, count: int) -> Result:
             score.alone += 1
             compare(score, checkout)
         else:
-            causes = [line for line in first.sentences() if "run the same command again" in line]
+            causes = [line for line in first.sentences() if "again" in line]
             score.named += bool(causes)
             if not causes:
                 score.faults.append(f"no cause named: {first.said()[-300:]}")

@@ -50,6 +50,7 @@ def test_tables_are_the_same_after_every_kind_of_death(expected):
     assert run.left() == []
 
     run = checkout.start()
+    reached(run, is_worker)
     reached(run, is_raylet).kill()
     assert run.wait() != 0
     assert any("ended before the job did" in said for said in run.sentences()), run.said()
