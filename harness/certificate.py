@@ -20,7 +20,7 @@ from transformers import LogitsProcessor
 from harness import generation
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query, digest
-from harness.gates import GateOutcome, attention, frozen_backbone, in_situ, relative, require
+from harness.gates import GateError, GateOutcome, attention, frozen_backbone, in_situ, relative, require
 from harness.method import MemoryMethod, MemoryState, Steering
 from harness.records import Certificate
 
@@ -75,12 +75,14 @@ def run(method: MemoryMethod, probe: Sequence[Episode], condition: str) -> list[
     try:
         state = method.write(first.history) if condition != STREAMED else None
         asked = _asked(method, first, state, condition)
-    except Exception as error:  # the same will befall its questions, which count it one by one
+        alone = _scores(backbone, [asked.prompt], asked.steering)[0]
+        found += _isolation(method, first, others, state, condition, alone)
+        found += _equality(backbone, asked, alone)
+    except GateError:
+        raise
+    except Exception as error:  # the same will befall its questions, which count it one by one; its words may quote one
         said = f"not proven, for the probe met {type(error).__name__}"
         return [*found, GateOutcome(name="isolation.answers", status="warn", note=said)]
-    alone = _scores(backbone, [asked.prompt], asked.steering)[0]
-    found += _isolation(method, first, others, state, condition, alone)
-    found += _equality(backbone, asked, alone)
     if not any(gate.name == "isolation.backbone" for gate in found):
         found.append(frozen_backbone(backbone, before, bare))
     return found
