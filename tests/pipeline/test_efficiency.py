@@ -49,6 +49,7 @@ def test_tables_appear_and_a_second_run_does_nothing(checkout):
     written = {path.name for path in (checkout / "tables").iterdir() if path.is_file()}
     assert written == {
         "main.tex", "main.md", "main.csv", "paper.csv", "costs.tex", "costs.md", "efficiency.csv",
+        "audit.md", "efficiency.pdf", "efficiency.png", "parameters.pdf", "parameters.png",
     }  # fmt: skip
     assert "none are asked for" in (checkout / "tables" / "main.tex").read_text(encoding="utf-8")
     assert "| delta_mem_tsw | removed |" in (checkout / "tables" / "costs.md").read_text(encoding="utf-8")

@@ -93,7 +93,7 @@ def answered(tmp_path):
     for job in jobs(load("smoke")):
         for cell in cells(load("smoke"), job):
             right = 1 if cell.arm == "donor" else 9
-            frame = pd.DataFrame({"question_id": [f"q{n}" for n in range(10)], "category": ""})
+            frame = pd.DataFrame({"question_id": [f"q{n}" for n in range(10)], "category": "", "draw": 0})
             frame["history_id"] = frame["root"] = frame["question_id"]
             frame["score.acc"] = [float(n < right) for n in range(10)]
             records.save(record(cell, right / 10, 10), frame, tmp_path / cell.path)

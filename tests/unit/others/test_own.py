@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -57,16 +58,17 @@ def test_caps_empty_and_equal_answers(written, run):
 
 
 def test_the_interval_counts_root_documents(written, run):
-    """By hand: 12 roots of two, half of them all right: residuals ±1, se = sqrt(12/11 · 12) / 24, t(11) = 2.2010."""
+    """By hand: 12 roots of two, half of them all right: residuals ±1, se = sqrt(12/11 · 12) / 24, t(11) = 2.2010; on
+    the log-odds the se is four times as large at one half."""
     rows = [
         {"id": f"{n}-{k}", "root": str(n), "prediction": "kite", "gold": "kite" if n % 2 else "lamp", "category": 4}
         for n in range(12)
         for k in range(2)
     ]
     score = run(written("rooted.jsonl", rows), "--task", "locomo")["scores"]["f1"]
-    half = 2.200985160091640 * (12 / 11 * 12) ** 0.5 / 24
+    odds = math.exp(4 * 2.200985160091640 * (12 / 11 * 12) ** 0.5 / 24)
     assert (score["n"], score["clusters"], score["value"]) == (24, 12, 0.5)
-    assert (score["low"], score["high"]) == pytest.approx((0.5 - half, 0.5 + half))
+    assert (score["low"], score["high"]) == pytest.approx((1 / (1 + odds), odds / (1 + odds)))
     for row in rows:
         del row["root"]
     found = run(written("rootless.jsonl", rows), "--task", "locomo")
