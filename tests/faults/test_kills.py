@@ -9,7 +9,7 @@ import pytest
 from tests.faults.campaign_kills import is_raylet, is_worker
 from tests.faults.pipeline import SEED, Checkout, unbroken
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]  # slow until a whole pass of it was seen
 
 ONE = ("rows=[delta_mem_tsw]", "run.workers=1")
 
