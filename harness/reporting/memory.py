@@ -20,6 +20,7 @@ from harness.tasks import tasks
 
 Claim = Literal["memory", "ahead", "not shown", "untested"]
 CONTROLS = ("donor", "mean")
+"""The arms that a claim of memory is held against."""
 SIGHT = {
     "removed": "with the text gone",
     "own_text": "with only the text that it puts back",

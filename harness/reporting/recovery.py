@@ -12,13 +12,13 @@ from harness.registry import resolve
 from harness.reporting.aggregates import Score
 from harness.reporting.beside import NOT_RUN, Block, Pair, Table, joint
 from harness.reporting.matching import Matching, Printed, legend
+from harness.reporting.memory import CONTROLS
 from harness.reporting.reported import MAIN_BACKBONE
 from harness.reporting.summary import Place
 
 KEY = "figure2_no_context"
 TITLE = "Figure 2, what is left of a context that is gone"
 STATE, GAIN, BARE = "delta-Mem (state only)", "gain", "frozen (no context)"
-CONTROLS = ("donor", "mean")
 PROMPTS = {"closed_book": "asked as one who has read", "empty_context": "asked with an empty context"}
 
 

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from harness.experiment import Experiment
 from harness.records import atomic
 from harness.reporting import costs, memory, mixed, paper
+from harness.reporting.memory import CONTROLS
 from harness.reporting.notes import Note, notes
 from harness.reporting.render import render
 from harness.reporting.reported import Comparison, comparisons
 from harness.reporting.summary import Place, Summary, spread
 from harness.statistics import Estimate
 
-CONTROLS = ("donor", "mean")
 PANEL_COLUMNS = 9
 """As many columns as a landscape page holds with intervals under the numbers."""
 CSV_COLUMNS = (

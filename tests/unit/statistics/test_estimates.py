@@ -148,6 +148,7 @@ def test_smallest_p_is_what_a_clear_win_reaches():
         ([41.0, 41.1, 41.2], False, "not reproduced"),
         ([45.55, 45.57, 45.59], False, "reproduced"),
         ([46.5, 46.5], False, "inconclusive"),
+        ([47.38, 47.48, 47.58], False, "inconclusive"),  # beyond the next seed, and not beyond the band
         ([46.1], True, "reproduced"),
         ([40.8], True, "not reproduced"),
     ],
