@@ -113,9 +113,7 @@ def test_snakemake_tells_how_it_came_about_without_a_network(done, tmp_path):
 
 def test_a_second_run_does_nothing(done):
     before = (done / "tables/main.tex").stat().st_mtime_ns
-    begun = time.monotonic()
     assert "Nothing to be done" in run(done)
-    assert time.monotonic() - begun < 15
     assert (done / "tables/main.tex").stat().st_mtime_ns == before
 
 
@@ -138,7 +136,7 @@ def test_a_wrong_word_stops_before_the_dag_is_built(done):
 
 def test_a_killed_pipeline_takes_its_cluster_along(done):
     process = start(done, "set=seeds=[7]")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not clusters(process.pid):
         assert time.monotonic() < deadline, "the pipeline started no cluster"
         time.sleep(0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -134,17 +133,14 @@ def test_the_real_file_holds_the_traps_that_the_reader_survives(real):
     assert all({*q.evidence} <= evidence[e.id] for e in episodes.values() for q in e.questions)
 
 
-def test_the_real_file_is_read_and_worded_in_seconds_and_little_memory(real):
-    """Measured at 0.1 s; the limit is for a machine that is shared and busy."""
+def test_the_real_file_is_read_and_worded_in_little_memory(real):
     tracemalloc.start()
-    start = time.perf_counter()
     asked = task("locomo")
     episodes = asked.load(DataSpec(), "test", {}).episodes
     prompts = [asked.question(q, removed=removed) for e in episodes for q in e.questions for removed in (False, True)]
-    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(prompts) == 2 * 1540
-    assert seconds < 20
     assert peak < 100 * 2**20
 
 
