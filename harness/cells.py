@@ -203,6 +203,9 @@ class Plan:
         """A record of this very cell is there already, and no other run could answer more of its questions.
 
         One that knew another overlay is brought up to this one: that changes which scores it tells, and no answer.
+
+        Raises:
+            HarnessError: the record, or the samples beside it, are not as they were written.
         """
         path = self.folder / "record.json"
         if not path.is_file():
@@ -210,6 +213,7 @@ class Plan:
         record = records.load(path)
         if record.address != self.address or any(f.status in RETRIED for f in record.failures):
             return False
+        records.samples_bytes(record, self.folder)
         (self.folder / JOURNAL).unlink(missing_ok=True)  # of a kill between the record and its removal
         rescoring.follow(record, self.material.task, self.folder, self.material.overlay)
         return True
@@ -239,6 +243,11 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
 
     # A journal holds answers, which may say the question again.
     journal = None if material.task.secret else Journal(plan.folder / JOURNAL, plan.address)
+    if journal and journal.damaged:
+        progress.say(
+            f"{journal.path} had {journal.damaged} lines that are not as they were written; what they held is "
+            "answered again"
+        )
     lm = MemoryLM(
         memories,
         plan.cell.condition,

@@ -208,7 +208,7 @@ def _outcome(key: Key, left: tuple[Path, Record], right: tuple[Path, Record]) ->
     (path, one), (other_path, other) = left, right
     metric = one.primary_metric if one.primary_metric in other.scores else other.primary_metric
     values = [r.scores[metric].value if metric in r.scores else None for r in (one, other)]
-    frames = [_samples(p) for p in (path, other_path)]
+    frames = [_samples(r, p.parent) for r, p in ((one, path), (other, other_path))]
     questions = prompts = answers = 0
     difference = None
     if frames[0] is not None and frames[1] is not None:
@@ -223,21 +223,13 @@ def _outcome(key: Key, left: tuple[Path, Record], right: tuple[Path, Record]) ->
     return Outcome(name, questions, prompts, answers, metric, values[0], values[1], difference)
 
 
-def _samples(path: Path) -> pd.DataFrame | None:
+def _samples(record: Record, folder: Path) -> pd.DataFrame | None:
     """The samples beside a record; None where there are none.
 
     Raises:
-        HarnessError: they are torn.
+        HarnessError: they are torn, or not as they were written.
     """
-    import pandas as pd
-
-    file = path.with_name("samples.parquet")
-    if not file.is_file():
-        return None
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{file} cannot be read ({error}); delete the cell's folder and run again") from error
+    return records.samples(record, folder) if (folder / "samples.parquet").is_file() else None
 
 
 def _paired(left: pd.DataFrame, right: pd.DataFrame, metric: str) -> Estimate | None:

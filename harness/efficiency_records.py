@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.records import Provenance, read, write_json
+from harness.records import Provenance, read, write_sealed
 
 SCHEMA_VERSION = 1
 FILE = "efficiency.json"
@@ -168,7 +168,7 @@ def path_of(results: Path, experiment: str, backbone: str, row: str) -> Path:
 def save(record: EfficiencyRecord, results: Path) -> Path:
     """Write a record whole, and tell where."""
     path = path_of(results, record.experiment, record.backbone, record.row)
-    write_json(path, record.model_dump(mode="json"))
+    write_sealed(path, record.model_dump(mode="json"))
     return path
 
 
@@ -176,6 +176,6 @@ def load(path: Path) -> EfficiencyRecord:
     """Read a record.
 
     Raises:
-        HarnessError: missing, torn, or of another schema.
+        HarnessError: missing, torn, of another schema, or not as it was written.
     """
     return read(EfficiencyRecord, path, "run the pipeline, or `harness measure`, first")

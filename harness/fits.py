@@ -4,8 +4,6 @@ so they are learned once and restored ever after (DESIGN 7).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from harness import seals
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.method import MemoryMethod
 from harness.progress import Progress
-from harness.records import write_json
+from harness.records import write_sealed
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
 
+PARAMETERS = "adapter_model.safetensors"
 LEARNED, REFERENCE = "fits", "reference/fits"
 """Where fits lie below the results folder: those learned here, and those that came with the repository."""
 
@@ -40,8 +40,9 @@ class Fit:
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the fit; its training report included."""
-        report = json.loads((self.folder / "fit.json").read_text())
-        return {**report, "address": self.address, "restored": self.restored}
+        report = seals.read(self.folder / "fit.json")
+        told = {name: value for name, value in report.items() if name != "files"}
+        return {**told, "address": self.address, "restored": self.restored}
 
 
 def address(method: MemoryMethod, backbone: Backbone, episodes: Sequence[Episode], budget: Budget) -> str:
@@ -97,18 +98,24 @@ def restore(method: MemoryMethod, folder: Path, address: str) -> None:
     Raises:
         HarnessError: it is another fit's, or its bytes changed since it was stored.
     """
-    report = json.loads((folder / "fit.json").read_text())
+    report = seals.read(folder / "fit.json", f"delete {folder} and run again")
     if report["address"] != address:
         raise HarnessError(f"{folder} holds the fit of another address; delete it and run again")
-    if report["adapter_hash"] != adapter_hash(folder):
-        raise HarnessError(f"the parameters in {folder} have changed since they were stored; delete it and run again")
+    if wrong := changed(folder, report):
+        raise HarnessError(f"{folder / wrong[0]} has changed since it was stored; delete {folder} and run again")
     method.load(folder)
+
+
+def changed(folder: Path, report: dict[str, Any]) -> list[str]:
+    """Files of a stored fit that are not those that its report tells; an older report tells of the parameters alone."""
+    told = report.get("files") or {PARAMETERS: report["adapter_hash"]}
+    found = seals.digests(folder)
+    return [name for name, sha256 in told.items() if found.get(name) != sha256]
 
 
 def adapter_hash(folder: Path) -> str:
     """sha256 of a fit's parameter file."""
-    with (folder / "adapter_model.safetensors").open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return seals.sha256(folder / PARAMETERS)
 
 
 def save_module(module: Any, directory: Path, **facts: str) -> None:
@@ -118,7 +125,7 @@ def save_module(module: Any, directory: Path, **facts: str) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in module.state_dict().items()}
-    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt", **facts})
+    save_file(tensors, directory / PARAMETERS, metadata={"format": "pt", **facts})
     load_module(module, directory)
 
 
@@ -130,7 +137,7 @@ def load_module(module: Any, directory: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    file = directory / "adapter_model.safetensors"
+    file = directory / PARAMETERS
     if not file.is_file():
         raise HarnessError(f"{directory} holds no adapter_model.safetensors; fit the method again")
     try:
@@ -146,18 +153,20 @@ def _learn(
     work = folder.with_name(f".{folder.name}.work")
     report = method.fit(episodes, budget, work / "trainer", progress)
     whole = work / "whole"
+    shutil.rmtree(whole, ignore_errors=True)  # of a kill while it was saved
     method.save(whole)
     facts = {
         **report.as_dict(),
         "address": address,
         "adapter_hash": adapter_hash(whole),
+        "files": seals.digests(whole),
         "method": method.name,
         "config": method.config.learned_with(),
         "fit_version": method.FIT_VERSION,
         "seed": method.seed,
         "trainable_parameters": method.trainable_parameters(),
     }
-    write_json(whole / "fit.json", facts)
+    write_sealed(whole / "fit.json", facts)
     if folder.is_dir():
         shutil.rmtree(folder)
     os.rename(whole, folder)

@@ -6,7 +6,6 @@ a cell that was cut off from its journal.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from harness import (
     manifest,
     overlay,
     records,
+    seals,
     tuning,
 )
 from harness.backbones import Backbone
@@ -154,7 +154,7 @@ def _fit(work: _Work) -> dict[str, Any]:
         budget, tuned["trials"] = tuning.best(work.method, fit, dev, budget, spec.learning_rates)
     with work.method() as method:
         facts = {**fit(method, budget), **tuned, "data": data, "budget": budget.model_dump(mode="json")}
-    records.write_json(work.folder / "fit.json", facts)
+    records.write_sealed(work.folder / "fit.json", facts)
     return facts
 
 
@@ -223,7 +223,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
         "gates_seconds": round(gated - opened, 3),
         "model_seconds": round(sum(plan.model_seconds for plan in missing), 3),
     }
-    records.write_json(work.folder / "evaluated.json", facts)
+    records.write_sealed(work.folder / "evaluated.json", facts)
     return facts
 
 
@@ -278,7 +278,7 @@ def _restored(work: _Work, method: MemoryMethod) -> dict[str, Any] | None:
     path = work.folder / "fit.json"
     if not path.is_file():
         raise HarnessError(f"there is no fit for {work.job.path} ({path}); run `harness fit` for this row first")
-    facts = json.loads(path.read_text())
+    facts = seals.read(path)
     stored = fits.find(work.results, facts["address"])
     if stored is None:
         raise HarnessError(f"the fit that {path} names is no longer stored; delete that file and run again")

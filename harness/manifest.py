@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness import efficiency_records, fits, records
 from harness.errors import HarnessError
 from harness.experiment import Experiment, cells, jobs, measurements
+from harness.seals import sha256
 
 FILE = "manifest.json"
 SCHEMA_VERSION = 1
@@ -56,12 +57,6 @@ class Manifest(BaseModel):
         """With the digest of the rest."""
         bare = self.model_copy(update={"digest": ""})
         return self.model_copy(update={"digest": hashlib.sha256(bare.text().encode()).hexdigest()})
-
-
-def sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def path_of(results: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from harness import definition, fits, leftovers, records
+from harness import definition, fits, leftovers, records, seals
 from harness.definition import FILE
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, Job, is_slug
@@ -219,7 +218,7 @@ def _cell(one: Taken, name: str, work: Path) -> None:
     if samples.is_file():
         shutil.copyfile(samples, folder / samples.name)
     record = one.record.model_copy(update={"experiment": name})
-    records.write_json(folder / "record.json", record.model_dump(mode="json", by_alias=True))
+    records.write_sealed(folder / "record.json", record.model_dump(mode="json", by_alias=True))
 
 
 def _job(one: Taken, taken: Sequence[Taken], out: Path, work: Path) -> None:
@@ -228,12 +227,12 @@ def _job(one: Taken, taken: Sequence[Taken], out: Path, work: Path) -> None:
     folder = work / job.path.relative_to(out.name)
     mine = [t for t in taken if _renamed(t.cell.job, out.name) == job]
     cells = [str(Cell(job, t.cell.task, t.cell.condition, t.cell.arm).path) for t in mine]
-    records.write_json(folder / "evaluated.json", {"cells": cells, "answered": 0})
+    records.write_sealed(folder / "evaluated.json", {"cells": cells, "answered": 0})
     fitted = one.run.results / one.cell.job.path / "fit.json"
     if not fitted.is_file():
         return
     shutil.copyfile(fitted, folder / "fit.json")
-    address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+    address = seals.read(fitted)["address"]
     stored = fits.find(one.run.results, address)
     target = out.parent / fits.LEARNED / address[:16]
     if stored is None or fits.find(out.parent, address) is not None:

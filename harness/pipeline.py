@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from harness import cluster, config, efficiency_records, leftovers, manifest
+from harness import cluster, config, efficiency_records, leftovers, manifest, seals
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
@@ -116,14 +116,16 @@ class Pipeline:
     def forget(self) -> None:
         """Take away marks that do not hold, so that their steps are done again.
 
-        They are those of an evaluation some of whose records are gone, or tell of questions that met an error or were
-        skipped for want of something, the record of a measurement that tells the same of a point, and, where fits are
-        to be learned anew, the mark of a fit that was restored from elsewhere. A table of theirs goes too: Snakemake
-        makes a missing file again only where something that is missing needs it, and no table may hold a number that no
-        record holds. Tables, figures and report go where there is no manifest, for such a run is not complete.
+        They are those that are not as they were written, those of an evaluation some of whose records are gone, or tell
+        of questions that met an error or were skipped for want of something, the record of a measurement that tells the
+        same of a point, and, where fits are to be learned anew, the mark of a fit that was restored from elsewhere. A
+        table of theirs goes too: Snakemake makes a missing file again only where something that is missing needs it,
+        and no table may hold a number that no record holds. Tables, figures and report go where there is no manifest,
+        for such a run is not complete.
 
         Raises:
-            HarnessError: an output that cannot be made again from others has changed since it was listed.
+            HarnessError: an output that cannot be made again from others has changed since it was listed, or a record
+                since it was written.
         """
         broken, listed = self._changed(), manifest.path_of(self.results, self.experiment.name)
         for job in jobs(self.experiment):
@@ -131,6 +133,7 @@ class Pipeline:
             records = [self.results / cell.path / "record.json" for cell in cells(self.experiment, job)]
             if evaluated.exists() and any(not record.exists() or _unanswered(record) for record in records):
                 broken.append(evaluated)
+            broken += [mark for mark in (fitted, evaluated) if mark.exists() and not _holds(mark)]
             if self.retrain and fitted.exists() and not self._learned_here(fitted):
                 broken += [fitted, evaluated]
         broken += [record for record in self.measured if record.exists() and _unmeasured(record)]
@@ -161,7 +164,7 @@ class Pipeline:
         return found
 
     def _learned_here(self, fitted: Path) -> bool:
-        address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+        address = seals.read(fitted)["address"]
         return (self.results / "fits" / address[:16]).is_dir()
 
     def show_plan(self) -> None:
@@ -233,15 +236,24 @@ def _signal_jobs(number: signal.Signals) -> None:
                 process.send_signal(number)
 
 
+def _holds(mark: Path) -> bool:
+    """Whether a job's mark is as it was written."""
+    try:
+        seals.read(mark)
+    except HarnessError:
+        return False
+    return True
+
+
 def _unanswered(record: Path) -> bool:
     """Whether another run may answer more of a record's questions. Read as JSON: Snakemake's process stays light."""
-    failures = json.loads(record.read_text(encoding="utf-8")).get("failures", ())
+    failures = seals.read(record).get("failures", ())
     return any(failure["status"] in RETRIED for failure in failures)
 
 
 def _unmeasured(record: Path) -> bool:
     """Whether another run may measure more of a record's points."""
-    return any(point["status"] in RETRIED for point in json.loads(record.read_text(encoding="utf-8"))["points"])
+    return any(point["status"] in RETRIED for point in seals.read(record)["points"])
 
 
 def dry(words: Iterable[str]) -> bool:

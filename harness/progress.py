@@ -21,6 +21,8 @@ from harness import leftovers
 EVERY_WRITE = 0.5
 """Seconds between two lines of one phase; the last one of a phase is always written."""
 EVERY_SHOW = 0.3
+SAID = "said"
+"""Key of a line that tells something, beside those that tell how far it is."""
 LONGEST_LINE = 10_000
 """Bytes from the end of the file that hold its last whole line."""
 EVERY_PLAIN = 10.0
@@ -49,16 +51,27 @@ class Progress:
         if self.path is None or (phase == before and now - at < EVERY_WRITE and done < total):
             return
         self._last = (phase, now)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": now, "phase": phase, "done": done, "total": total, **facts})
-        leftovers.rotate(self.path)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append(self.path, json.dumps({"time": now, "phase": phase, "done": done, "total": total, **facts}))
+
+    def say(self, sentence: str) -> None:
+        """Tell who started the job what was met on the way and mended; shown when the job ends."""
+        if self.path is not None:
+            _append(self.path, json.dumps({SAID: sentence}))
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    leftovers.rotate(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 @contextlib.contextmanager
 def follow(path: Path, label: str) -> Iterator[None]:
-    """Show the progress file while the block runs: a bar for people, a plain line now and then for logs."""
+    """Show the progress file while the block runs: a bar for people, a plain line now and then for logs.
+
+    What was said on the way comes after it, a line each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("", encoding="utf-8")
     ended = threading.Event()
@@ -70,6 +83,16 @@ def follow(path: Path, label: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        for sentence in _said(path):
+            print(f"harness: {sentence}", file=sys.stderr, flush=True)
+
+
+def _said(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:  # just rotated
+        return []
+    return [json.loads(line)[SAID] for line in lines if line.startswith(f'{{"{SAID}": ') and line.endswith("}")]
 
 
 def _updates(path: Path, ended: threading.Event, every: float) -> Iterator[dict[str, Any]]:
@@ -81,7 +104,8 @@ def _updates(path: Path, ended: threading.Event, every: float) -> Iterator[dict[
         line = _newest(path)
         if line and line != seen:
             seen = line
-            yield _with_rates(json.loads(line), starts)
+            if SAID not in (update := json.loads(line)):
+                yield _with_rates(update, starts)
         if last_round:
             return
         ended.wait(every)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-from harness import efficiency_records, fits, manifest, records
+from harness import efficiency_records, fits, manifest, records, seals
 from harness.errors import HarnessError
 from harness.experiment import Experiment, Job, cells, jobs, measurements
-from harness.records import TEXT, atomic
+from harness.records import TEXT
 
 REFERENCE = Path("reference")
 """Below the results folder; the only part of it that is committed."""
@@ -43,21 +42,15 @@ def publish(experiment: Experiment, results: Path) -> Path:
             raise HarnessError(f"{name} was made with uncommitted changes; commit, run again, then publish")
     manifest.void(reference, experiment.name)  # until all is whole again
     for cell, record in found:
-        _samples(results / cell.path, reference / cell.path, keep_text=record.provenance.data["source"] == "generated")
-        shutil.copyfile(results / cell.path / "record.json", reference / cell.path / "record.json")
+        answers = records.samples(record, results / cell.path)
+        if record.provenance.data["source"] != "generated":
+            answers = answers.drop(columns=TEXT, errors="ignore")
+        records.save(record, answers, reference / cell.path)
     for measurement in measured:
         efficiency_records.save(measurement, reference)
     for job in jobs(experiment):
         _job(job, results, reference)
     return reference / experiment.name
-
-
-def _samples(source: Path, target: Path, *, keep_text: bool) -> None:
-    import pandas as pd
-
-    samples = pd.read_parquet(source / "samples.parquet")
-    with atomic(target / "samples.parquet") as temporary:
-        (samples if keep_text else samples.drop(columns=TEXT, errors="ignore")).to_parquet(temporary, index=False)
 
 
 def _job(job: Job, results: Path, reference: Path) -> None:
@@ -68,7 +61,7 @@ def _job(job: Job, results: Path, reference: Path) -> None:
     fitted = results / job.path / "fit.json"
     if not fitted.is_file():
         return
-    address = json.loads(fitted.read_text(encoding="utf-8"))["address"]
+    address = seals.read(fitted)["address"]
     stored = fits.find(results, address)
     if stored is None:
         raise HarnessError(f"the fit that {fitted} names is no longer stored; run again, then publish")

@@ -7,6 +7,8 @@ Files appear under their final name only when whole.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import tempfile
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import leftovers
+from harness import leftovers, seals
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ class Record(_Part):
     status: Literal["ok", "unsupported", "skipped", "error"] = Field(
         "ok", description="Anything but ok: no question was answered, and `failures` says why."
     )
+    samples_sha256: str = Field("", description="Of the samples' file; empty in records that are older than it.")
     failures: list[Failure] = Field([], description="Questions without an answer; `scores` are over the others.")
     gates: list[GateOutcome] = []
     certificate: Certificate | None = Field(None, description="Absent in records that are older than it.")
@@ -224,37 +227,87 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted keys, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(_json(value), encoding="utf-8")
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """As :func:`write_json`, with a seal, for what a run reads again (:func:`harness.seals.read`)."""
+    with atomic(path) as temporary:
+        temporary.write_text(seals.sealed(_json(value)), encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def save(record: Record, samples: pd.DataFrame, directory: Path) -> None:
-    """Leave a cell: samples first, the record last, so that a record means that all is there."""
-    with atomic(directory / "samples.parquet") as temporary:
-        samples.to_parquet(temporary, index=False)
-    write_json(directory / "record.json", record.model_dump(mode="json", by_alias=True))
+    """Leave a cell: samples first, the record last, so that a record means that all is there.
+
+    Both are written before either gets its name, for a record holds the digest of its samples.
+    """
+    with atomic(directory / "record.json") as told, atomic(directory / "samples.parquet") as answers:
+        samples.to_parquet(answers, index=False)
+        record.samples_sha256 = seals.sha256(answers)
+        told.write_text(seals.sealed(_json(record.model_dump(mode="json", by_alias=True))), encoding="utf-8")
 
 
 def load(path: Path) -> Record:
     """Read ``record.json``.
 
     Raises:
-        HarnessError: missing, torn, or of another schema.
+        HarnessError: missing, torn, of another schema, or not as it was written.
     """
     return read(Record, path, "run the pipeline first")
+
+
+def samples_bytes(record: Record, directory: Path) -> bytes:
+    """The file of samples beside a record.
+
+    Raises:
+        HarnessError: missing, or not the samples that the record was written with.
+    """
+    path = directory / "samples.parquet"
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise HarnessError(f"{path} cannot be read ({reason}); delete the cell's folder and run again") from error
+    if record.samples_sha256 not in ("", hashlib.sha256(found).hexdigest()):
+        raise HarnessError(
+            f"{path} cannot be read (it is not as it was written); delete the cell's folder and run again"
+        )
+    return found
+
+
+def samples(record: Record, directory: Path) -> pd.DataFrame:
+    """The answers beside a record, one row a question and draw (columns: ``SAMPLE_COLUMNS``).
+
+    Raises:
+        HarnessError: missing, torn, or not the samples that the record was written with.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(io.BytesIO(samples_bytes(record, directory)))
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
+        path, reason = directory / "samples.parquet", " ".join(str(error).split())
+        raise HarnessError(f"{path} cannot be read ({reason}); delete the cell's folder and run again") from error
 
 
 def read(model: type[AnyRecord], path: Path, mend: str) -> AnyRecord:
     """A record of any kind; ``mend`` is what to do where there is none.
 
     Raises:
-        HarnessError: missing, torn, or of another schema.
+        HarnessError: missing, torn, of another schema, or not as it was written.
     """
     try:
-        text = path.read_bytes()
+        text = seals.opened(path.read_bytes())
     except FileNotFoundError as error:
         raise HarnessError(f"there is no record at {path}; {mend}") from error
     except OSError as error:
         raise HarnessError(f"{path} cannot be read ({error.strerror}); make it a file that you may read") from error
+    except seals.BrokenSealError as error:
+        raise HarnessError(f"{path} is not a whole record ({error}); delete it and run again") from error
     ours = model.model_fields["schema_version"].default
     try:
         record = model.model_validate_json(text)

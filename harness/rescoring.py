@@ -14,7 +14,7 @@ from harness.episodes import CLEAN
 from harness.errors import HarnessError
 from harness.experiment import Experiment
 from harness.overlay import Overlay
-from harness.reporting.summary import collect, samples
+from harness.reporting.summary import collect
 from harness.scoring import weight
 from harness.tasks import Prompts, task
 from harness.tasks.base import Task
@@ -59,7 +59,7 @@ def follow(record: records.Record, scored: Task, folder: Path, overlay: Overlay 
     facts = overlay.facts() if overlay else None
     if known.get("overlay") == facts or record.status != "ok":
         return
-    answers = mark(pd.read_parquet(folder / "samples.parquet"), overlay)
+    answers = mark(records.samples(record, folder), overlay)
     record.scores = scores(scored, answers)
     record.configs[record.task] = told(known, overlay)
     records.save(record, answers, folder)
@@ -94,7 +94,7 @@ def rescore(experiment: Experiment, results: Path, commit: str) -> Iterator[Path
         episodes = scored.load(experiment.data_of(spec), "test", spec.settings, spec.episodes).episodes
         asked = {q.id: q for e in episodes for q in e.questions}
         overlay = overlays.of(spec, asked)
-        answers = samples(results, cell)
+        answers = records.samples(record, results / cell.path)
         if "answer" not in answers or not set(answers["question_id"]) <= asked.keys():
             raise HarnessError(
                 f"{cell.id} has no answers to this experiment's questions; score the run that gave them, on its data"

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import fits, generation
+from harness import fits, generation, seals
 from harness.backbones import Backbone, open_backbone
 from harness.episodes import History, Message, Query
 from harness.errors import HarnessError
@@ -193,7 +193,7 @@ def _restore(method: MemoryMethod, folder: Path) -> str:
     """Load a stored fit, or the one that a job's ``fit.json`` names; gives the digest of its parameters."""
     if not (folder / "fit.json").is_file():
         raise HarnessError(f"{folder} holds no fit.json; name a folder under results/fits, or a job's folder")
-    report = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    report = seals.read(folder / "fit.json")
     if (report["method"], report["config"]) != (method.name, method.config.learned_with()):
         raise HarnessError(
             f"{folder} is a fit of method '{report['method']}' with other settings; open that one, or another fit"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
+from harness import checkpoints
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
 from harness.errors import HarnessError
@@ -192,7 +192,7 @@ def fit(
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=budget.save_every,
-        save_total_limit=1,
+        save_total_limit=2,  # while one is written, the one before it is the last whole one
         seed=seed,
         data_seed=seed,
         use_cpu=backbone.device.type == "cpu",
@@ -209,18 +209,19 @@ def fit(
         loss=loss,
     )
     trainer.add_callback(_Watch(progress, trainer))
+    trainer.add_callback(checkpoints.Sealing())
     for printer in ("PrinterCallback", "ProgressCallback"):
         for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
             trainer.remove_callback(callback)
     model.train()
     trainer.clock = time.monotonic()
-    last = get_last_checkpoint(str(workdir)) if workdir.is_dir() else None
-    before = TrainerState.load_from_json(str(Path(last) / "trainer_state.json")) if last else None
+    last = checkpoints.last(workdir, progress)
+    before = TrainerState.load_from_json(str(last / "trainer_state.json")) if last else None
     if last and before and before.global_step >= before.max_steps:  # the Trainer would make one step more
-        trainer._load_from_checkpoint(last)
+        trainer._load_from_checkpoint(str(last))
         trainer.state = before
     else:
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.eval()
     losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
     return FitReport(

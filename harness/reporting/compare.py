@@ -17,9 +17,10 @@ from harness import statistics
 from harness.errors import HarnessError, nearest
 from harness.experiment import Experiment
 from harness.method import Condition
+from harness.records import samples
 from harness.reporting.memory import suited
 from harness.reporting.render import cell, number, size
-from harness.reporting.summary import Place, Summary, place_of, samples
+from harness.reporting.summary import Place, Summary, place_of
 from harness.statistics import Estimate
 
 Finding = Literal["better", "worse", "not told apart", "too few clusters"]
@@ -295,7 +296,8 @@ def _write_seconds(summary: Summary, place: Place) -> float:
         for cell, record in summary.records.items()
         if place_of(cell)[:3] == place[:3] and cell.arm in ("own", "donor", "mean") and record.costs.state_bytes
     )
-    return wrote / sum(samples(summary.results, cell)["history_id"].nunique() for cell in seeds)
+    told = (samples(summary.records[cell], summary.results / cell.path) for cell in seeds)
+    return wrote / sum(frame["history_id"].nunique() for frame in told)
 
 
 def _text(contest: Contest) -> str:

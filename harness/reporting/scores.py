@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from harness.episodes import CLEAN, widening
 from harness.errors import HarnessError
-from harness.experiment import Cell
+from harness.records import Record, samples_bytes
 from harness.statistics import QUESTION
 
 OF_QUESTIONS = [*QUESTION, "root", "category", CLEAN]
@@ -113,21 +113,21 @@ class _Layout:
 class Reader:
     """Reads the samples of cells; remembers how the files of a task are laid out."""
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
+    def __init__(self) -> None:
         self._layouts: dict[str, list[_Layout]] = {}
         self._questions: dict[tuple, Questions] = {}
 
-    def read(self, cell: Cell) -> Scores:
-        """The scores of a cell.
+    def read(self, record: Record, folder: Path) -> Scores:
+        """The scores of a cell, whose record and samples lie in ``folder``.
 
         Raises:
-            HarnessError: its samples are missing, torn, without a column, or answer a question twice.
+            HarnessError: its samples are missing, torn, not as they were written, without a column, or answer a
+                question twice.
         """
-        path = self.results / cell.path / "samples.parquet"
-        table = _read(path)
+        path = folder / "samples.parquet"
+        table = _read(samples_bytes(record, folder), path)
         told = [name for name in table.column_names if name.startswith(("score.", "weight."))]
-        layout = self._layout(cell.task, table.drop_columns(told), path)
+        layout = self._layout(record.task, table.drop_columns(told), path)
         draws, columns = int(layout.counts.max(initial=0)), {}
         for name in told:
             columns[name] = table[name].to_numpy()[layout.order].astype(float)
@@ -179,10 +179,10 @@ class Reader:
         return self._questions[content]
 
 
-def _read(path: Path) -> pa.Table:
+def _read(content: bytes, path: Path) -> pa.Table:
     """The columns that scores need."""
     try:
-        file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
+        file = parquet.ParquetFile(pa.BufferReader(content))
         return file.read(columns=[*_wanted(file.schema_arrow.names)], use_threads=False)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
         raise HarnessError(f"{path} cannot be read ({error}); delete the cell's folder and run again") from error

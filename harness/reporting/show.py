@@ -13,7 +13,6 @@ from harness.errors import HarnessError, nearest
 from harness.experiment import Cell, Job
 from harness.records import Record
 from harness.reporting.render import number
-from harness.reporting.summary import samples
 
 
 def show(results: Path, cell_id: str, console: Console | None = None, count: int = 10) -> None:
@@ -37,7 +36,7 @@ def show(results: Path, cell_id: str, console: Console | None = None, count: int
     cell = Cell(job, record.task, record.condition, record.arm)
     console = console or Console()
     console.print(f"[bold]{escape(cell.id)}[/bold]")
-    for table in (_facts(record), _scores(record), _samples(results, cell, count)):
+    for table in (_facts(record), _scores(record), _samples(record, path.parent, count)):
         console.print(table)
 
 
@@ -73,8 +72,8 @@ def _scores(record: Record) -> Table:
     return table
 
 
-def _samples(results: Path, cell: Cell, count: int) -> Table:
-    frame = samples(results, cell).head(count)
+def _samples(record: Record, folder: Path, count: int) -> Table:
+    frame = records.samples(record, folder).head(count)
     wanted = ("question_id", "category", "donor", "prompt_tokens", "new_tokens", "answer")
     columns = [c for c in frame.columns if c in wanted or c.startswith("score.")]
     table = Table(*columns)

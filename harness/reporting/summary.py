@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from harness.experiment import Cell, Experiment, Job
 from harness.records import Record
 from harness.reporting.scores import Questions, Reader, Scores, aligned, averaged
 from harness.statistics import Components, Estimate
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -112,21 +109,6 @@ def declared(experiment: Experiment) -> list[Place]:
     ]
 
 
-def samples(results: Path, cell: Cell) -> pd.DataFrame:
-    """The answers of a cell, one row a question and draw (columns: ``harness.records.SAMPLE_COLUMNS``).
-
-    Raises:
-        HarnessError: missing or torn.
-    """
-    import pandas as pd
-
-    path = results / cell.path / "samples.parquet"
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
-        raise HarnessError(f"{path} cannot be read ({error}); delete the cell's folder and run again") from error
-
-
 class _Picked(NamedTuple):
     """Scores of one metric, of the questions of one category."""
 
@@ -165,7 +147,7 @@ class Summary:
         self._cells: dict[Place, list[Cell]] = {}
         for cell in self.records:
             self._cells.setdefault(place_of(cell), []).append(cell)
-        self._reader = Reader(results)
+        self._reader = Reader()
         self._known: dict[Any, Any] = {}
         """What was asked for before, by question."""
 
@@ -322,7 +304,7 @@ class Summary:
     @remembered
     def _read(self, cell: Cell) -> Scores:
         """A cell's scores. No table holds a number that no record holds: they must give the record's own."""
-        found = self._reader.read(cell)
+        found = self._reader.read(self.records[cell], self.results / cell.path)
         for name, recorded in self.records[cell].scores.items():
             metric, _, category = name.partition("/")
             places = found.questions.within(category)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from harness import efficiency_records, statistics
+from harness import efficiency_records, seals, statistics
 from harness.efficiency_records import Side
 from harness.episodes import digest
 from harness.errors import HarnessError
@@ -20,7 +20,10 @@ CLOSE = 1e-9
 
 
 def records(run: Run) -> Check:
-    """Each record is whole, lies where it says, is of the schema, and is what its configuration asks for."""
+    """Each record is whole, lies where it says, is of the schema, and is what its configuration asks for.
+
+    A job's mark is as it was written.
+    """
     check = Check("records", wrong=list(run.torn))
     for path, record in run.records.items():
         found = list(_of_configuration(record.provenance, record.backbone, record.row))
@@ -38,6 +41,11 @@ def records(run: Run) -> Check:
         if record.status == "ok" and record.primary_metric not in record.scores:
             found.append(f"it has no score by its primary metric, {record.primary_metric}")
         check.need([f"{path}: {problem}" for problem in found])
+    for path in sorted(run.folder.rglob("evaluated.json")):
+        try:
+            seals.read(path)
+        except HarnessError as error:
+            check.wrong.append(str(error))
     return check
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import fits as stored_fits
-from harness import manifest
+from harness import manifest, seals
 from harness.data.files import folder
 from harness.episodes import digest
 from harness.errors import HarnessError
@@ -72,9 +72,9 @@ def _fits_told(run: Run, check: Check) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Where a fit is told of, and what."""
     for path in sorted(run.folder.rglob("fit.json")):
         try:
-            yield path, json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            check.wrong.append(f"{path} is not whole JSON")
+            yield path, seals.read(path)
+        except HarnessError as error:
+            check.wrong.append(str(error))
     for path, record in run.records.items():
         if record.provenance.fit:
             yield path, record.provenance.fit
@@ -82,11 +82,13 @@ def _fits_told(run: Run, check: Check) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _fit(folder: Path, address: str, told: dict[str, Any]) -> Iterator[str]:
     try:
-        report = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        report = seals.read(folder / "fit.json", "learn it again")
         kept = stored_fits.adapter_hash(folder)
-    except (OSError, ValueError) as error:
+        others = [name for name in stored_fits.changed(folder, report) if name != stored_fits.PARAMETERS]
+    except (OSError, HarnessError) as error:
         yield f"it cannot be read ({error})"
         return
+    yield from (f"its {name} is not what its report tells the digest of" for name in others)
     if report.get("address") != address:
         yield f"it is the fit of another address, {str(report.get('address'))[:16]}"
     if report.get("adapter_hash") != kept:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness import fits
+from harness import fits, seals
 from harness.experiment import Experiment
 from harness.reporting.figures import _style
 from harness.reporting.figures._pages import Page, Sources, method, pages_of
@@ -63,7 +62,7 @@ def curves(sources: Sources, backbone: str, rows: Sequence[str]) -> tuple[list[C
 def _losses(sources: Sources, address: str, fit: dict[str, Any]) -> list[float]:
     """As the stored fit tells them, else as the record does; none where neither is here."""
     folder = fits.find(sources.results, address) if address else None
-    told = json.loads((folder / "fit.json").read_text(encoding="utf-8")) if folder else fit
+    told = seals.read(folder / "fit.json") if folder else fit
     return [float(loss) for loss in told.get("losses") or fit.get("losses") or []]
 
 

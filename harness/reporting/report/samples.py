@@ -17,9 +17,8 @@ from harness.data import files
 from harness.episodes import Question
 from harness.errors import HarnessError
 from harness.experiment import Cell, Experiment, TaskSpec
-from harness.records import Record
+from harness.records import Record, samples
 from harness.reporting.report.inert import script
-from harness.reporting.summary import samples
 from harness.tasks import Prompts, task
 
 PER_CELL = 20
@@ -99,7 +98,7 @@ class Samples:
     def _rows(self, cell: Cell, record: Record) -> dict[str, Any]:
         """The answers of a cell to the first questions by digest, of its first draw of donors."""
         words = self.words[cell.task]
-        frame = samples(self.results, cell)
+        frame = samples(record, self.results / cell.path)
         first = frame[frame["draw"] == 0] if "draw" in frame else frame
         digests = first["question_id"].map(_drawn)
         kept = first.assign(_order=digests).sort_values(["_order", "history_id"], kind="stable").head(PER_CELL)

@@ -1,12 +1,11 @@
 """A small whole run, with a fit, measurements, tables, figures and its manifest: what every check reads."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from harness import config, jobs, manifest, records
+from harness import config, jobs, manifest, records, seals
 from harness.reporting import figures, report, tables
 from harness.reporting.audit import markdown
 from harness.reporting.summary import Summary
@@ -67,6 +66,6 @@ def cell(results, row="lora", task="write_clear_read", condition="removed"):
 
 def change(path, edit):
     """Rewrite a JSON file as ``edit`` leaves its object."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = seals.read(path)
     edit(value)
     records.write_json(path, value)
