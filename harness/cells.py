@@ -245,8 +245,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     journal = None if material.task.secret else Journal(plan.folder / JOURNAL, plan.address)
     if journal and journal.damaged:
         progress.say(
-            f"{journal.path} had {journal.damaged} lines that are not as they were written; what they held is "
-            "answered again"
+            f"{journal.path} is not as it was written in {journal.damaged} of its lines; what they held is answered "
+            "again"
         )
     lm = MemoryLM(
         memories,

@@ -31,7 +31,7 @@ class Sealing(TrainerCallback):
 
 def seal(checkpoint: Path) -> None:
     """Say that a checkpoint is whole as it lies there."""
-    write_sealed(checkpoint / FILE, {"files": seals.digests(checkpoint)})
+    write_sealed(checkpoint / FILE, {"files": _files(checkpoint)})
 
 
 def last(workdir: Path, progress: Progress) -> Path | None:
@@ -50,5 +50,8 @@ def _whole(checkpoint: Path) -> bool:
         told = seals.read(checkpoint / FILE)["files"]
     except (HarnessError, KeyError):
         return False
-    found = seals.digests(checkpoint)
-    return {name: found[name] for name in found if name != FILE} == told
+    return _files(checkpoint) == told
+
+
+def _files(checkpoint: Path) -> dict[str, str]:
+    return {name: sha256 for name, sha256 in seals.digests(checkpoint).items() if name != FILE}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -16,7 +15,7 @@ from harness.episodes import History, Message, Query
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, RunSpec
 from harness.method import Condition, MemoryMethod, MemoryState
-from harness.records import write_json
+from harness.records import write_sealed
 from harness.registry import resolve
 
 
@@ -148,19 +147,27 @@ class Session:
         if self.state is not None:
             self.state.save(directory / "state")
         kind = None if self.state is None else [type(self.state).__module__, type(self.state).__name__]
-        facts = {"state": kind, "messages": [asdict(m) for m in self.messages], "made_by": self._made_by()}
-        write_json(directory / "session.json", facts)
+        facts = {
+            "state": kind,
+            "files": seals.digests(directory / "state"),
+            "messages": [asdict(m) for m in self.messages],
+            "made_by": self._made_by(),
+        }
+        write_sealed(directory / "session.json", facts)
 
     def load(self, directory: str | Path) -> None:
         """Take up a memory that :meth:`save` wrote, in place of what was written here.
 
         Raises:
-            HarnessError: there is none, or another backbone, method or fit made it.
+            HarnessError: there is none, it has changed since, or another backbone, method or fit made it.
         """
         file = Path(directory) / "session.json"
         if not file.is_file():
             raise HarnessError(f"{directory} holds no session.json; name a folder that a session was saved into")
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = seals.read(file, "save the session again")
+        files = seals.digests(file.parent / "state")
+        if facts.get("files", files) != files:
+            raise HarnessError(f"the memory in {directory} has changed since it was saved; save the session again")
         for what, ours in self._made_by().items():
             if facts["made_by"][what] != ours:
                 raise HarnessError(f"the memory in {directory} was made with another {what}; open a session with that")

@@ -223,11 +223,11 @@ def fit(
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.eval()
-    losses = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     return FitReport(
         steps=trainer.state.global_step,
-        losses=losses,
-        seconds=round(sum(entry.get("seconds", 0.0) for entry in trainer.state.log_history), 1),
-        tokens=int(sum(entry.get("tokens", 0.0) for entry in trainer.state.log_history)),
+        losses=[round(entry["loss"], 6) for entry in steps],
+        seconds=round(sum(entry.get("seconds", 0.0) for entry in steps), 1),
+        tokens=int(sum(entry.get("tokens", 0.0) for entry in steps)),
         episodes=len(episodes),
     )

@@ -64,14 +64,20 @@ def _of_configuration(made: Provenance, backbone: str, row: str) -> Iterator[str
 
 
 def samples(run: Run) -> Check:
-    """Each score of a record is what the samples beside it give: value, questions and clusters.
+    """Each score of a record is what the samples beside it give: value, questions and clusters; so is their digest.
 
     Intervals are not compared: tables compute them anew from the samples.
     """
     check = Check("samples")
     for path, record in run.answered.items():
         frame = run.samples(path)
-        check.need([frame] if isinstance(frame, str) else [f"{path}: {problem}" for problem in _scores(record, frame)])
+        if isinstance(frame, str):
+            check.need([frame])
+            continue
+        found = list(_scores(record, frame))
+        if not found and record.samples_sha256 not in ("", seals.sha256(path.with_name("samples.parquet"))):
+            found.append("its samples are not those that it was written with")
+        check.need([f"{path}: {problem}" for problem in found])
     return check
 
 

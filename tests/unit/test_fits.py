@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import fits
+from harness import fits, seals
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.progress import Progress
+from harness.records import write_json
 from harness.registry import resolve
 
 BUDGET = Budget(steps=1, batch_size=2, accumulation=1)
@@ -104,8 +105,35 @@ def test_changed_bytes_are_refused(place, method, episodes, tmp_path):
     data = bytearray(file.read_bytes())
     data[place] ^= 1
     file.write_bytes(data)
-    with pytest.raises(HarnessError, match="have changed since they were stored"):
+    with pytest.raises(HarnessError, match=r"adapter_model.safetensors has changed since it was stored"):
         obtain(method, episodes, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "fit.json"])
+def test_a_changed_bit_beside_the_parameters_is_refused(name, method, episodes, tmp_path):
+    file = obtain(method, episodes, tmp_path).folder / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(HarnessError, match=f"{name} (has changed since it was stored|is not as it was written)"):
+        obtain(method, episodes, tmp_path)
+
+
+def test_a_report_that_is_older_than_digests_of_files_is_read(method, episodes, tmp_path):
+    first = obtain(method, episodes, tmp_path)
+    report = {name: value for name, value in seals.read(first.folder / "fit.json").items() if name != "files"}
+    write_json(first.folder / "fit.json", report)
+    again = obtain(method, episodes, tmp_path)
+    assert again.facts() == first.facts()
+    assert "files" not in again.facts()
+
+
+def test_what_a_kill_left_of_saving_is_not_in_the_fit(method, episodes, tmp_path):
+    name = fits.address(method, method.backbone, episodes, BUDGET)
+    left = tmp_path / "fits" / f".{name[:16]}.work" / "whole" / "half"
+    left.parent.mkdir(parents=True)
+    left.write_text("of an earlier process")
+    fit = obtain(method, episodes, tmp_path)
+    assert {path.name for path in fit.folder.iterdir()} == {"adapter_config.json", fits.PARAMETERS, "fit.json"}
 
 
 def test_the_fit_of_another_address_is_refused(method, episodes, tmp_path):

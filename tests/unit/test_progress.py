@@ -47,6 +47,21 @@ def test_a_log_shows_speed_and_time_left(tmp_path, capsys, monkeypatch):
     assert said == ["fit lora: train 1/10", "fit lora: train 3/10  200 tokens/s · 0:35 left · loss 0.25"]
 
 
+def test_what_was_met_on_the_way_is_told_at_the_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_PLAIN", 0.05)
+    path = tmp_path / "p.jsonl"
+    with progress.follow(path, "fit lora"):
+        worker = progress.Progress(path)
+        worker.update("train", 1, 10)
+        worker.say("größe: a line was torn")
+        progress.threading.Event().wait(0.2)
+    assert capsys.readouterr().err.splitlines()[-1] == "harness: größe: a line was torn"
+    with progress.follow(path, "fit lora"):
+        pass
+    assert capsys.readouterr().err == ""
+    progress.Progress(None).say("nobody hears it")
+
+
 def test_a_torn_line_waits_for_its_end(tmp_path):
     ended = progress.threading.Event()
     path = tmp_path / "p.jsonl"

@@ -35,12 +35,17 @@ def done(tmp_path):
     return experiment, tmp_path, made
 
 
+def keep(path, answers):
+    """Other samples beside a record that knows of them."""
+    records.save(records.load(path.with_name("record.json")), answers, path.parent)
+
+
 def test_the_same_rules_give_the_same_scores(done):
     experiment, results, made = done
     for path in results.rglob("samples.parquet"):
         answers = pd.read_parquet(path)
         answers[[c for c in answers if c.startswith("score.")]] = 0.5
-        answers.to_parquet(path, index=False)
+        keep(path, answers)
     assert len(list(rescoring.rescore(experiment, results, "c0ffee"))) == 2
     for path in results.rglob("record.json"):
         record = records.load(path)
@@ -55,7 +60,7 @@ def test_another_answer_has_another_score(done):
     answers = pd.read_parquet(path)
     told = made["write_clear_read"].scores["named"].value
     answers["answer"] = "It is red, or blue."
-    answers.to_parquet(path, index=False)
+    keep(path, answers)
     [*rescoring.rescore(experiment, results, "c0ffee")]
     record = records.load(path.with_name("record.json"))
     assert record.scores["acc"].value == 0
@@ -66,7 +71,7 @@ def test_another_answer_has_another_score(done):
 def test_answers_that_are_not_stored_or_another_experiments_are_refused(done):
     experiment, results, _ = done
     (path,) = (results / "x").rglob("locomo/replayed/own/samples.parquet")
-    pd.read_parquet(path).drop(columns=["answer", "notes"]).to_parquet(path, index=False)
+    keep(path, pd.read_parquet(path).drop(columns=["answer", "notes"]))
     with pytest.raises(HarnessError, match="locomo/replayed/own has no answers to this experiment's questions"):
         [*rescoring.rescore(experiment, results, "c0ffee")]
     shorter = Experiment.model_validate({**SPEC, "tasks": [{**SPEC["tasks"][0], "episodes": 1}]})
@@ -121,7 +126,7 @@ def test_an_evaluation_brings_standing_records_up_to_a_new_overlay(named):
     experiment, results, path, wrong = named
     answers = pd.read_parquet(path)
     answers["score.f1"] = answers["score.f1_release"] = [n / 8 for n in range(len(answers))]
-    answers.to_parquet(path, index=False)  # so that what is left out shows in the scores
+    keep(path, answers)  # so that what is left out shows in the scores
     assert again(experiment, results) == 0
     answers, record = marked(path, wrong)
     assert record.scores["f1/clean"].value != record.scores["f1"].value

@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_over_answer_tokens_alone(tiny):
     assert batch.labels[0, 0] == training.IGNORED
 
 
-def fitted(backbone, episodes, folder, *, steps, loss):
+def fitted(backbone, episodes, folder, *, steps, loss, progress=None):
     """A fit of one number, whose loss is given."""
     model = torch.nn.Linear(1, 1, bias=False)
     return training.fit(
@@ -78,7 +78,7 @@ def fitted(backbone, episodes, folder, *, steps, loss):
         budget=Budget(steps=steps, batch_size=1, accumulation=1, save_every=2),
         seed=1,
         workdir=folder,
-        progress=Progress(None),
+        progress=progress or Progress(None),
     )
 
 
@@ -86,6 +86,19 @@ def test_a_loss_that_is_no_number_ends_the_fit(tiny, episodes, tmp_path):
     seen = iter([1.0, 1.0, float("nan"), 1.0])
     with pytest.raises(HarnessError, match="loss is nan after 2 steps; lower the learning rate"):
         fitted(tiny(), episodes, tmp_path, steps=4, loss=lambda: next(seen))
+
+
+def test_a_checkpoint_that_is_not_whole_costs_its_steps_and_is_told(tiny, episodes, tmp_path):
+    seen, progress = iter([1, 2, 3, 4]), Progress(tmp_path / "said.jsonl")
+    whole = fitted(tiny(), episodes, tmp_path / "fit", steps=4, loss=lambda: next(seen))
+    assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    file = tmp_path / "fit" / "checkpoint-4" / "optimizer.pt"
+    content = file.read_bytes()
+    file.write_bytes(content[:-200] + bytes([content[-200] ^ 1]) + content[-199:])
+    seen = iter([3, 4])
+    again = fitted(tiny(), episodes, tmp_path / "fit", steps=4, loss=lambda: next(seen), progress=progress)
+    assert again.losses == whole.losses
+    assert f"{file.parent} was not whole" in progress.path.read_text()
 
 
 def test_a_resumed_fit_tells_the_seconds_of_all_its_steps(tiny, episodes, tmp_path):

@@ -206,16 +206,16 @@ def test_a_record_says_the_same_of_itself(cell, run, refused):
         assert run(cell / name)["scores"] == found["scores"]
     assert "leave --task out" in refused(cell / "samples.parquet", "--task", "hotpotqa")
     answers = pd.read_parquet(cell / "samples.parquet")
-    answers.drop(columns="answer").to_parquet(cell / "samples.parquet", index=False)
+    records.save(record, answers.drop(columns="answer"), cell)
     assert "has no column 'answer'" in refused(cell / "samples.parquet")
     (cell / "samples.parquet").write_bytes(b"PAR1torn")
-    assert "cannot be read as Parquet" in refused(cell / "samples.parquet")
+    assert "cannot be read (it is not as it was written)" in refused(cell / "samples.parquet")
 
 
 def test_a_record_whose_scores_are_not_its_answers_is_told(cell, run):
     answers = pd.read_parquet(cell / "samples.parquet")
     answers["score.f1"] = 0.5
-    answers.to_parquet(cell / "samples.parquet", index=False)
+    records.save(records.load(cell / "record.json"), answers, cell)
     (claim,) = [claim for claim in run(cell)["claims"] if claim["metric"] == "f1"]
     assert claim["own"] == 0.5
     assert claim["otherwise"] == 6

@@ -160,7 +160,8 @@ def test_no_question_in_common_is_refused(ran, tmp_path):
     summary = ran(TWO)
     cell = next(c for c in summary.records if c.job.row == "bm25_rag")
     path = tmp_path / cell.path / "samples.parquet"
-    pd.read_parquet(path).assign(question_id=[f"other{i}" for i in range(60)]).to_parquet(path)
+    others = pd.read_parquet(path).assign(question_id=[f"other{i}" for i in range(60)])
+    records.save(summary.records[cell], others, path.parent)
     with pytest.raises(HarnessError, match="delta_mem_tsw and bm25_rag have no question in common on locomo"):
         compare(Summary(summary.experiment, tmp_path), "delta_mem_tsw", "bm25_rag")
 

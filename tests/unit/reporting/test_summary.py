@@ -12,6 +12,7 @@ from harness.cli import app
 from harness.errors import HarnessError
 from harness.reporting import summary
 from harness.reporting.summary import Place, Summary
+from harness.seals import opened
 from harness.statistics import paired, score
 
 TSW = Place("smollm2", "delta_mem_tsw", "write_clear_read", "removed")
@@ -46,7 +47,8 @@ def test_cells_that_the_experiment_no_longer_names_are_left_alone(embedded, inve
 def test_donor_draws_are_averaged_by_question(few, invented):
     chosen, results = few
     estimate = Summary(chosen, results).estimate(TSW._replace(arm="donor"))
-    draws = summary.samples(results, list(invented.cells(chosen))[-1])
+    last = list(invented.cells(chosen))[-1]
+    draws = pd.read_parquet(results / last.path / "samples.parquet")
     assert len(draws) == 180
     assert (estimate.n, estimate.clusters) == (60, 60)
     assert estimate.value == pytest.approx(draws["score.acc"].mean())
@@ -139,7 +141,8 @@ def test_layers_of_chance_are_told_apart(tmp_path, invented):
     assert own.seed_sd == pytest.approx(np.std(found.seed_values(place), ddof=1), rel=1e-12)
     assert own.value == pytest.approx(found.estimate(place).value, rel=1e-12)
     assert (own.seeds, own.draws, own.draw_sd) == (3, 1, None)
-    draws = [summary.samples(tmp_path, cell) for cell in invented.cells(chosen) if cell.arm == "donor"]
+    donors = [cell for cell in invented.cells(chosen) if cell.arm == "donor"]
+    draws = [pd.read_parquet(tmp_path / cell.path / "samples.parquet") for cell in donors]
     apart = [frame.groupby(["history_id", "question_id"])["score.f1"].var().sum() / 60**2 for frame in draws]
     assert donor.draws == 3
     assert donor.draw_sd == pytest.approx(np.mean(apart) ** 0.5, rel=1e-9)
@@ -181,7 +184,7 @@ def test_scores_are_those_of_a_groupby(embedded):
     chosen, results = embedded
     found = Summary(chosen, results)
     for cell in list(found.records)[::5]:
-        frame = summary.samples(results, cell)
+        frame = records.samples(found.records[cell], results / cell.path)
         for metric, category in ((m, c) for m in found.metrics(cell.task) for c in ("", *found.categories(cell.task))):
             mine, theirs = found.estimate(summary.place_of(cell), metric, category), score(frame, metric, category)
             assert (mine.n, mine.clusters) == (theirs.n, theirs.clusters)
@@ -192,15 +195,19 @@ def test_scores_are_those_of_a_groupby(embedded):
 DAMAGE = {
     "torn record": ("record.json", lambda text: text[: len(text) // 2], "is not a whole record"),
     "no text": ("record.json", lambda text: b"\xff\xfe" + text, "is not a whole record"),
-    "newer": ("record.json", lambda text: text.replace(b'"schema_version": 1', b'"schema_version": 2'),
+    "newer": ("record.json", lambda text: opened(text).replace(b'"schema_version": 1', b'"schema_version": 2'),
               "has schema 2, this version reads 1; update the harness"),
     "newer, with a new field": (
         "record.json",
-        lambda text: text.replace(b'"schema_version": 1', b'"schema_version": 2, "new": 0'),
+        lambda text: opened(text).replace(b'"schema_version": 1', b'"schema_version": 2, "new": 0'),
         "has schema 2, this version reads 1; update the harness",
     ),
-    "older": ("record.json", lambda text: text.replace(b'"schema_version": 1', b'"schema_version": 0'),
+    "older": ("record.json", lambda text: opened(text).replace(b'"schema_version": 1', b'"schema_version": 0'),
               "has schema 0, this version reads 1; delete it and run again"),
+    "flipped bit": ("record.json", lambda text: text.replace(b'"value": 0.', b'"value": 0,'), "its seal does not hold"),
+    "flipped bit of a sample": (
+        "samples.parquet", lambda text: text[:99] + bytes([text[99] ^ 1]) + text[100:], "it is not as it was written",
+    ),
     "torn samples": ("samples.parquet", lambda text: text[: len(text) // 2], "samples.parquet cannot be read"),
 }  # fmt: skip
 
@@ -221,17 +228,17 @@ def test_damage_is_one_sentence_exit_code_2_and_nothing_written(few, invented, t
         name, change, sentence = DAMAGE[damage]
         (folder / name).write_bytes(change((folder / name).read_bytes()))
     else:
-        sentence = said[damage]
+        sentence, record = said[damage], records.load(folder / "record.json")
         if damage == "doubled record":
             shutil.copytree(folder, results / chosen.name / "copy")
         elif damage == "moved":
             shutil.move(folder, results / chosen.name / "elsewhere")
         elif damage == "answered twice":
-            pd.concat([answers, answers.iloc[:1]]).to_parquet(folder / "samples.parquet")
+            records.save(record, pd.concat([answers, answers.iloc[:1]]), folder)
         elif damage == "a column short":
-            answers.drop(columns="root").to_parquet(folder / "samples.parquet")
+            records.save(record, answers.drop(columns="root"), folder)
         else:  # the mean stays as it was
-            answers.iloc[:-1].to_parquet(folder / "samples.parquet")
+            records.save(record, answers.iloc[:-1], folder)
     file, out = tmp_path_factory.mktemp("file") / "embedded.yaml", tmp_path_factory.mktemp("out") / "tables"
     file.write_text(chosen.model_dump_json(by_alias=True))
     done = CliRunner().invoke(app, ["tables", str(file), "--results", str(results), "--out", str(out)])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from harness import records
 from harness.cli import app
 from harness.diff import diff, lines
 from harness.errors import HarnessError
@@ -101,8 +102,8 @@ def test_answers_and_scores_are_paired_by_question(pair):
     frame.loc[:2, "score.acc"] = 1.0
     frame.loc[:1, "answer_sha256"] = "0" * 64
     frame.loc[0, "prompt_sha256"] = "0" * 64
-    frame.sample(frac=1, random_state=0).to_parquet(path, index=False)
     run.change(run.cell / "record.json", lambda r: r["scores"]["acc"].update(value=0.5))
+    records.save(records.load(run.cell / "record.json"), frame.sample(frac=1, random_state=0), run.cell)
     found = diff(left, run.folder)
     assert not found.equal
     (outcome,) = [o for o in found.outcomes if not o.same]

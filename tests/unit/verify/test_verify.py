@@ -99,6 +99,19 @@ def test_a_record_that_is_not_text_is_told(run):
     assert told.startswith(f"{run.cell}/record.json is not a whole record (")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("evaluated.json", "records"), ("fit.json", "fits"), ("record.json", "records"), ("efficiency.json", "records")],
+)
+def test_a_changed_bit_is_told(run, name, kind):
+    path = sorted(run.folder.rglob(name))[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    (told,) = wrong(run.results, kind)
+    assert told.startswith(f"{path} is not ")
+    assert "its seal does not hold" in told
+
+
 def edited(run, edit):
     """The cell's samples as ``edit`` leaves them."""
     path = run.cell / "samples.parquet"
@@ -106,11 +119,14 @@ def edited(run, edit):
 
 
 def test_samples_that_give_other_scores_are_told(run):
+    roots = pd.read_parquet(run.cell / "samples.parquet")["root"]
     edited(run, lambda frame: frame.assign(**{"score.acc": 1.0 - frame["score.acc"]}))
     (told,) = wrong(run.results, "samples")
     assert "its acc is 0.000000, its samples give 1.000000" in told
     edited(run, lambda frame: frame.assign(**{"score.acc": 1.0 - frame["score.acc"], "root": "one"}))
     assert "its samples over 6 in 1" in wrong(run.results, "samples")[0]
+    edited(run, lambda frame: frame.assign(**{"score.acc": 0.0, "root": roots, "donor": "another"}))
+    assert wrong(run.results, "samples")[0].endswith("its samples are not those that it was written with")
     edited(run, lambda frame: frame.drop(columns="score.acc"))
     assert "acc is in the record and not in its samples" in wrong(run.results, "samples")[0]
     (run.cell / "samples.parquet").write_bytes(b"PAR1 torn")
