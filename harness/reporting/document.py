@@ -24,7 +24,8 @@ LM_EVAL = (
 HEAD = """# The record of a cell
 
 A cell leaves two files under `results/<experiment>/<backbone>/<row>/seed<N>/<task>/<condition>/<arm>/`: `record.json`
-and `samples.parquet`. Both appear only when whole, the samples first. This page is written by
+and `samples.parquet`. Both appear only when whole, the samples first. The record's first member, `seal`, is the digest
+of its text without it ([provenance.md](provenance.md)). This page is written by
 `python -m harness.reporting.document > docs/records.md` from the types in `harness/records.py`.
 """
 EFFICIENCY = """# The record of a measurement

@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 
-from harness import Session, fits
+from harness import Session, fits, seals
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.progress import Progress
+from harness.records import write_sealed
 
 SHORT = {"max_new_tokens": 4}
 
@@ -113,9 +114,24 @@ def test_a_saved_state_names_no_code_outside_its_method(tmp_path):
         session.write("Ada's boat is red.")
         session.save(tmp_path)
         file = tmp_path / "session.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "state": ["subprocess", "Popen"]}))
+        write_sealed(file, {**seals.read(file), "state": ["subprocess", "Popen"]})
         with pytest.raises(HarnessError, match="is no state of method 'delta_mem'"):
             session.load(tmp_path)
+
+
+def test_a_saved_memory_of_which_a_bit_has_changed_is_refused(tmp_path):
+    with opened() as session:
+        session.write("Ada's boat is red.")
+        session.save(tmp_path)
+        for file in (tmp_path / "state" / "state.safetensors", tmp_path / "session.json"):
+            content = file.read_bytes()
+            file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+            with pytest.raises(
+                HarnessError, match=r"(has changed since it was saved|seal does not hold).*save the session"
+            ):
+                session.load(tmp_path)
+            file.write_bytes(content)
+        session.load(tmp_path)
 
 
 @pytest.fixture(scope="module")
