@@ -54,8 +54,10 @@ def test_what_was_met_on_the_way_is_told_at_the_end(tmp_path, capsys, monkeypatc
         worker = progress.Progress(path)
         worker.update("train", 1, 10)
         worker.say("größe: a line was torn")
-        progress.threading.Event().wait(0.2)
-    assert capsys.readouterr().err.splitlines()[-1] == "harness: größe: a line was torn"
+        progress.threading.Event().wait(0.3)
+        worker.update("train", 10, 10)
+    said = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said[-2:] == ["fit lora: train 10/10", "harness: größe: a line was torn"]
     with progress.follow(path, "fit lora"):
         pass
     assert capsys.readouterr().err == ""
