@@ -46,7 +46,8 @@ def test_a_log_that_is_cut_loses_one_record_at_most(small):
     broken, tables = small
     cuts = campaign_logs.offsets(broken.folder / campaign_logs.JOURNAL)
     chosen = [cuts[0], cuts[1], cuts[len(cuts) // 2], cuts[-2], cuts[-1]]
-    assert [campaign_logs.wrong(broken, cut, tables) for cut in chosen] == [""] * len(chosen)
+    with campaign_logs.answering(broken) as run:
+        assert [campaign_logs.wrong(run, cut, tables) for cut in chosen] == [""] * len(chosen)
 
 
 def test_a_pickle_is_executed_at_no_door(small, tmp_path):
