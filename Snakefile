@@ -4,6 +4,7 @@
 #   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
 import sys
 
+from harness.disk import sentences
 from harness.errors import HarnessError
 from harness.pipeline import Pipeline, dry
 
@@ -11,7 +12,8 @@ from harness.pipeline import Pipeline, dry
 def told(step, *arguments):
     """The value of a step, whose mistakes end the run in one sentence."""
     try:
-        return step(*arguments)
+        with sentences():
+            return step(*arguments)
     except HarnessError as error:
         print(f"snakemake: {error}", file=sys.stderr)
         sys.exit(2)
