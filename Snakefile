@@ -71,6 +71,7 @@ rule publish:
         "cp {input.files:q} tables/"
 
 
+# What these five print goes to their log; what they complain of is shown too, for a full disk takes no log.
 rule manifest:
     input:
         FILES,
@@ -86,7 +87,7 @@ rule manifest:
     message:
         "manifest of {params.on}"
     shell:
-        "harness manifest {params.on:q} > {log:q} 2>&1"
+        "harness manifest {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule tables:
@@ -106,7 +107,7 @@ rule tables:
     message:
         "tables of {params.on}"
     shell:
-        "harness tables {params.on:q} > {log:q} 2>&1"
+        "harness tables {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule figures:
@@ -126,7 +127,7 @@ rule figures:
     message:
         "figures of {params.on}"
     shell:
-        "harness figures {params.on:q} > {log:q} 2>&1"
+        "harness figures {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule audit:
@@ -146,7 +147,7 @@ rule audit:
     message:
         "audit of the paper beside {params.on}"
     shell:
-        "harness audit {params.on:q} --out {output:q} > {log:q} 2>&1"
+        "harness audit {params.on:q} --out {output:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule report:
@@ -166,7 +167,7 @@ rule report:
     message:
         "report of {params.on}"
     shell:
-        "harness report {params.on:q} > {log:q} 2>&1"
+        "harness report {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule evaluate:

@@ -250,7 +250,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         journal=journal,
         batch_size=plan.job.experiment.run.batch_size,
         on_episode=report,
-        killed=plan.job.trail.killed,
+        begin=plan.job.trail.begin,
         step=partial(plan.job.trail.step, plan.cell.id),
     )
     found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)

@@ -44,7 +44,7 @@ EVERY = 0.3
 """Seconds between two looks at another process."""
 
 ATTEMPTS = 3
-"""Workers that one request may lose; for want of memory, one more each time that its batch can be halved."""
+"""Workers that one request may lose; of those lost for want of memory, as many more as its batch can be halved."""
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -26,7 +26,7 @@ SENTENCES = {
     errno.EPERM: "is not yours to use; change its owner or its mode, or use another folder, and run again",
     errno.ENOENT: "is not there; make it, or mount the disk that it is on, and run again",
     errno.EEXIST: "is no folder, or a link to one that is not there; move it away, or mount the disk that it points to",
-    errno.ENOTDIR: "lies below a file instead of a folder; move that file away",
+    errno.ENOTDIR: "is, or lies below, a file where a folder should be; move that file away",
     errno.EISDIR: "is a folder instead of a file; move it away",
     errno.EIO: GONE,
     errno.ESTALE: GONE,

@@ -181,9 +181,9 @@ class MemoryLM(LM):
         task: Wording, stop texts and episodes; None for foreign documents alone.
         arm: Whose memory a question gets.
         donors: For each draw, a map from an episode to its donor; empty but in the arm ``donor``.
-        killed: Workers that were lost for want of memory before this one took over.
-        step: Told of each history before it is answered, and how many questions are decoded together; gives a reason
-            where it is not to be tried, for workers were lost over it.
+        batch_size: Questions of one history that are decoded together at most.
+        begin: How many to begin with, where a worker was lost over more.
+        step: :meth:`harness.shortage.Trail.step` of the cell.
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class MemoryLM(LM):
         journal: Journal | None = None,
         batch_size: int = 16,
         on_episode: Callable[[int], None] = lambda questions: None,
-        killed: int = 0,
-        step: Callable[[str, int], Exception | None] = lambda key, together: None,
+        begin: int | None = None,
+        step: Callable[[str, int, int], Exception | None] = lambda key, together, size: None,
     ) -> None:
         super().__init__()
         self.memories, self.condition, self.task, self.arm, self.donors = memories, condition, task, arm, donors
         self.journal, self.on_episode, self.step = journal, on_episode, step
-        self.batches = shortage.Batches(batch_size, killed)
+        self.batches = shortage.Batches(batch_size, begin)
         self.spent = Spent()
         """In this process."""
         self.recalled = Spent()
@@ -240,7 +240,7 @@ class MemoryLM(LM):
             self.recalled += spent
             return known["rows"]
         before, self.spent, cpu = self.spent, Spent(), time.process_time()
-        given_up = self.step(key, self.batches.size)
+        given_up = self.step(key, min(len(requests), self.batches.size), self.batches.size)
         rows = [_unanswered(given_up) for _ in requests] if given_up else self._answer(requests)
         spent = self.spent + self.memories.take()
         spent.cpu = time.process_time() - cpu

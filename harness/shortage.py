@@ -84,12 +84,12 @@ class Batches:
 
     Args:
         most: As many as were asked for.
-        killed: Workers that this job has lost for want of memory, each of which halves the batch to begin with.
+        begin: Fewer to begin with, where a worker was lost over more.
     """
 
-    def __init__(self, most: int, killed: int = 0) -> None:
+    def __init__(self, most: int, begin: int | None = None) -> None:
         self.most = most
-        self.size = self.least = max(1, most >> killed)
+        self.size = self.least = min(most, begin or most)
 
     def halve(self, tried: int) -> None:
         """``tried`` of them, more than one, were too many."""
@@ -100,23 +100,33 @@ class Batches:
 class Trail:
     """What a worker is at, kept on disk for the one that takes over when it is killed for want of memory.
 
-    Work that was done one question at a time, and killed its worker all the same, is given up; the next call of the
-    command tries it again.
+    A history over which a worker was killed is tried with half as many questions together, and given up where it was
+    one alone; the next call of the command tries it again.
 
     Args:
         path: None keeps nothing.
-        killed: As for :class:`Batches`; without any, what an earlier call left is of no matter.
+        killed: Workers that this job has lost for want of memory; without any, what an earlier call left is of no
+            matter.
     """
 
     def __init__(self, path: Path | None = None, killed: int = 0) -> None:
-        self.path, self.killed = path, killed
-        left = json.loads(path.read_text(encoding="utf-8")) if path and killed and path.is_file() else {}
-        self.given_up: list[list[str]] = left.get("given_up", [])
-        if left.get("together") == 1:
+        self.path = path
+        left = json.loads(path.read_text(encoding="utf-8")) if path and killed and path.is_file() else None
+        self.given_up: list[list[str]] = left["given_up"] if left else []
+        self.begin: int | None = None
+        """Questions to be decoded together at most, to begin with."""
+        if left and left["together"] > 1:
+            self.begin = left["together"] // 2
+        elif left:
+            self.begin = left["size"]
             self.given_up.append(left["at"])
 
-    def step(self, cell: str, history: str, together: int) -> SkippedError | None:
-        """Begin with a history in a cell, of which ``together`` questions are decoded at a time.
+    def step(self, cell: str, history: str, together: int, size: int) -> SkippedError | None:
+        """Begin with a history in a cell.
+
+        Args:
+            together: Questions of it that are decoded at a time.
+            size: How many that would be of a history with more questions.
 
         Returns:
             Why not to, where it was given up.
@@ -125,7 +135,7 @@ class Trail:
         if at in self.given_up:
             return SkippedError(f"a worker was killed for want of memory at one question alone; {mend('evaluate')}")
         if self.path:
-            write_json(self.path, {"at": at, "together": together, "given_up": self.given_up})
+            write_json(self.path, {"at": at, "together": together, "size": size, "given_up": self.given_up})
         return None
 
     def remove(self) -> None:

@@ -25,7 +25,7 @@ SPEC = {
     "data": {"source": "generated"},
     "training": {"task": "write_clear_read", "episodes": 2},
     "budget": {"steps": 1, "batch_size": 2, "accumulation": 1},
-    "run": {"executor": "inline", "device": "cpu", "workers": 1, "batch_size": 4},
+    "run": {"executor": "inline", "device": "cpu", "workers": 1},
 }
 CELL = "x/tiny/frozen/seed1/write_clear_read/replayed/own"
 QUESTIONS = 4
@@ -99,7 +99,7 @@ def test_a_shortage_halves_the_batch_and_changes_no_answer(unbroken, tmp_path, m
     record = records.load(tmp_path / CELL / "record.json")
     assert tried[:6] == [4, 2, 1, 1, 1, 1]
     assert tried[6:] == [1] * 8  # the cell goes on with what memory suffices for
-    assert (record.provenance.batch_size, record.provenance.least_batch) == (4, 1)
+    assert (record.provenance.batch_size, record.provenance.least_batch) == (16, 1)
     assert (record.status, record.failures) == ("ok", [])
     pd.testing.assert_frame_equal(left(tmp_path), unbroken)
 
@@ -146,7 +146,7 @@ def test_a_killed_worker_is_followed_by_one_with_half_of_the_batch(unbroken, tmp
     assert until_done(tmp_path) == 2
     assert tried == [4, 2, *[1] * 12]
     record = records.load(tmp_path / CELL / "record.json")
-    assert (record.provenance.batch_size, record.provenance.least_batch) == (4, 1)
+    assert (record.provenance.batch_size, record.provenance.least_batch) == (16, 1)
     pd.testing.assert_frame_equal(left(tmp_path), unbroken)
     assert not list(tmp_path.rglob(".trail.json"))
 

@@ -89,4 +89,4 @@ def test_the_command_line_ends_with_exit_code_2(tmp_path, monkeypatch, capsys):
     assert left.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"harness: {tmp_path}/file")
-    assert said.endswith("lies below a file instead of a folder; move that file away")
+    assert said.endswith("is, or lies below, a file where a folder should be; move that file away")

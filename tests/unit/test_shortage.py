@@ -106,9 +106,9 @@ def test_a_job_that_runs_short_ends_in_one_sentence_with_the_mend_for_its_kind(k
             ALLOCATIONS["torch"]()
 
 
-@pytest.mark.parametrize(("killed", "size"), [(0, 12), (1, 6), (2, 3), (3, 1), (9, 1)])
-def test_each_lost_worker_halves_what_is_begun_with(killed, size):
-    batches = Batches(12, killed)
+@pytest.mark.parametrize(("begin", "size"), [(None, 12), (6, 6), (16, 12)])
+def test_where_a_worker_was_lost_over_more_fewer_are_begun_with(begin, size):
+    batches = Batches(12, begin)
     assert (batches.most, batches.size, batches.least) == (12, size, size)
 
 
@@ -121,28 +121,37 @@ def test_a_batch_that_is_too_large_is_halved():
     assert (batches.size, batches.least) == (8, 2)
 
 
-def test_what_killed_a_worker_at_one_question_is_given_up_until_the_next_call(tmp_path):
+def test_what_killed_a_worker_is_tried_with_half_of_its_questions_and_given_up_at_one(tmp_path):
     path = tmp_path / "trail"
-    Trail(path).step("cell", "h1", 2)
-    Trail(path, 1).step("cell", "h1", 1)  # with half of the batch
+    assert Trail(path).begin is None
+    Trail(path).step("cell", "h1", 5, 16)
+    first = Trail(path, 1)
+    assert (first.begin, first.given_up) == (2, [])
+    assert first.step("cell", "h1", 1, 2) is None  # it has one question
     second = Trail(path, 2)
-    why = second.step("cell", "h1", 1)
+    assert second.begin == 2  # which says nothing of histories that have more
+    why = second.step("cell", "h1", 1, 2)
     assert isinstance(why, SkippedError)
     assert "killed for want of memory at one question alone; give" in str(why)
-    assert second.step("other", "h1", 1) is None
+    assert second.step("other", "h1", 1, 2) is None
     third = Trail(path, 3)
-    assert third.step("cell", "h1", 1)
-    assert third.step("other", "h1", 1)
-    assert third.step("other", "h2", 1) is None
-    assert Trail(path).step("cell", "h1", 1) is None
-    third.remove()
-    assert not path.exists()
+    assert third.step("cell", "h1", 1, 2)
+    assert third.step("other", "h1", 1, 2)
+    assert third.step("other", "h2", 1, 2) is None
+    called_again = Trail(path)
+    assert called_again.begin is None
+    assert called_again.step("cell", "h1", 1, 16) is None
+
+
+def test_a_worker_that_was_killed_before_its_first_history_leaves_nothing(tmp_path):
+    trail = Trail(tmp_path / "trail", 1)
+    assert (trail.begin, trail.given_up) == (None, [])
 
 
 def test_a_trail_without_a_place_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trail = Trail()
-    trail.step("cell", "h", 1)
+    trail.step("cell", "h", 1, 1)
     trail.remove()
     assert not list(tmp_path.iterdir())
 
