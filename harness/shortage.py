@@ -2,7 +2,7 @@
 
 Questions are decoded together while memory suffices for it; else the batch is halved, down to one question, and a
 question that is too large alone has no answer, and its reason in the record. A worker that was killed for want of
-memory can tell nobody: the next one begins with half of its batch, and finds on disk what the killed one was at.
+memory can tell nobody: the next one finds on disk what it was at, and begins with half as many questions together.
 """
 
 from __future__ import annotations
