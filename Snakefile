@@ -4,6 +4,7 @@
 #   snakemake --cores all tables/main.tex --config experiment=smoke methods=my_memory set=run.executor=inline
 import sys
 
+from harness.disk import sentences
 from harness.errors import HarnessError
 from harness.pipeline import Pipeline, dry
 
@@ -11,7 +12,8 @@ from harness.pipeline import Pipeline, dry
 def told(step, *arguments):
     """The value of a step, whose mistakes end the run in one sentence."""
     try:
-        return step(*arguments)
+        with sentences():
+            return step(*arguments)
     except HarnessError as error:
         print(f"snakemake: {error}", file=sys.stderr)
         sys.exit(2)
@@ -69,6 +71,7 @@ rule publish:
         "cp {input.files:q} tables/"
 
 
+# What these five print goes to their log; what they complain of is shown too, for a full disk takes no log.
 rule manifest:
     input:
         FILES,
@@ -84,7 +87,7 @@ rule manifest:
     message:
         "manifest of {params.on}"
     shell:
-        "harness manifest {params.on:q} > {log:q} 2>&1"
+        "harness manifest {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule tables:
@@ -104,7 +107,7 @@ rule tables:
     message:
         "tables of {params.on}"
     shell:
-        "harness tables {params.on:q} > {log:q} 2>&1"
+        "harness tables {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule figures:
@@ -124,7 +127,7 @@ rule figures:
     message:
         "figures of {params.on}"
     shell:
-        "harness figures {params.on:q} > {log:q} 2>&1"
+        "harness figures {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule audit:
@@ -144,7 +147,7 @@ rule audit:
     message:
         "audit of the paper beside {params.on}"
     shell:
-        "harness audit {params.on:q} --out {output:q} > {log:q} 2>&1"
+        "harness audit {params.on:q} --out {output:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule report:
@@ -164,7 +167,7 @@ rule report:
     message:
         "report of {params.on}"
     shell:
-        "harness report {params.on:q} > {log:q} 2>&1"
+        "harness report {params.on:q} 2>&1 > {log:q} | tee -a {log:q} >&2"
 
 
 rule evaluate:

@@ -32,7 +32,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from harness import cache, leftovers
+from harness import cache, disk, leftovers
 from harness.encoding import Encoder, Segment
 from harness.episodes import Message, digest
 from harness.errors import HarnessError, nearest
@@ -354,7 +354,8 @@ def _converted(package: str, *, check: bool) -> Path:
     leftovers.sweep(target.parent)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=leftovers.prefix(target)))
     try:
-        _convert(files[0], work)
+        with disk.writing(target):
+            _convert(files[0], work)
         digests = {"source": _sha256(files[0]), "files": _file_digests(work)}
         (work / "digest.json").write_text(json.dumps(digests, indent=1, sort_keys=True))
         if target.is_dir():

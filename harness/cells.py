@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from harness.method import MemoryMethod
 from harness.overlay import Overlay
 from harness.progress import Progress
 from harness.rescoring import CAP_SHARE, FEW_CLUSTERS, SAME_SHARE
+from harness.shortage import Trail
 from harness.tasks.base import Task, TaskData
 from harness.truncation import Views
 
@@ -49,6 +50,7 @@ class JobContext:
     fit: dict[str, Any] | None
     gates: list[GateOutcome] = field(default_factory=list)
     certificate: records.Certificate | None = None
+    trail: Trail = field(default_factory=Trail)
 
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
@@ -257,6 +259,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         journal=journal,
         batch_size=plan.job.experiment.run.batch_size,
         on_episode=report,
+        begin=plan.job.trail.begin,
+        step=partial(plan.job.trail.step, plan.cell.id),
     )
     found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)
     if found is None:
@@ -286,6 +290,7 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         peak_bytes=provenance.peak_bytes(method.backbone.device),
     )
     record = _record(plan, asked, samples, failures, dict(found))
+    record.provenance.least_batch = min(spent.batches.values(), default=None)
     record.layers = memories.mean_layers(material.episodes) if plan.writes else {}
     wall = time.perf_counter() - start + lm.recalled.seconds
     plan.model_seconds = lm.spent.seconds

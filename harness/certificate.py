@@ -23,6 +23,7 @@ from harness.episodes import Episode, History, Query, digest
 from harness.gates import GateError, GateOutcome, attention, frozen_backbone, in_situ, relative, require
 from harness.method import MemoryMethod, MemoryState, Steering
 from harness.records import Certificate
+from harness.shortage import Batches
 
 LETTERS = 400
 """Letters of a probe's history at most, so that gates cost little beside the run."""
@@ -124,7 +125,10 @@ def _scores(backbone: Backbone, prompts: Sequence[generation.Prompt], steering: 
     """Scores [V] of the first token of each answer, by the path that answers take."""
     heard = _Heard(steering.logits_processor)
     watched = replace(steering, logits_processor=heard)
-    generation.answer(backbone, prompts, watched, max_new_tokens=1, batch_size=len(prompts))
+    batches = Batches(len(prompts))
+    found, _ = generation.attempt(backbone, prompts, watched, batches, max_new_tokens=1)
+    if batches.least < len(prompts) or any(isinstance(one, Exception) for one in found):
+        raise MemoryError(f"a gate asks {len(prompts)} questions at a time")
     return list(torch.cat(heard.scores))
 
 

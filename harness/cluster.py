@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from harness import leftovers
+from harness import leftovers, shortage
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
 
@@ -44,7 +44,7 @@ EVERY = 0.3
 """Seconds between two looks at another process."""
 
 ATTEMPTS = 3
-"""Workers that one request may lose."""
+"""Workers that one request may lose; of those lost for want of memory, as many more as its batch can be halved."""
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -241,20 +241,27 @@ class Workers:
             await asyncio.shield(self.ready)
         except HarnessError as error:
             return {"error": str(error)}
-        cause = ""
-        for _ in range(ATTEMPTS):
-            worker = await self.free.get()
+        kind, cause, lost, killed = request["kind"], "", 0, 0
+        halvings = self.run.batch_size.bit_length() if kind == "evaluate" else 0
+        while lost < ATTEMPTS and killed < ATTEMPTS + halvings:
+            worker, before = await self.free.get(), shortage.kills()
             try:
-                return await worker.run.remote(request)
-            except ray.exceptions.RayActorError as error:
+                return await worker.run.remote({**request, "killed": killed})
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
                 cause = " ".join(str(error).split())[:400]
+                short = isinstance(error, ray.exceptions.OutOfMemoryError) or shortage.kills() > before
+                lost, killed = lost + (not short), killed + short
                 worker = self.spawn()
             except ray.exceptions.RayError as error:
                 return {"failure": str(error)}
             finally:
                 self.free.put_nowait(worker)
-        what = f"{request['kind']} of {request['backbone']}/{request['row']}"
-        return {"error": f"the {what} lost {ATTEMPTS} workers in a row ({cause}); give it more memory and run again"}
+        what = f"{kind} of {request['backbone']}/{request['row']}"
+        why = f", {killed} of them for want of memory" if killed else ""
+        return {
+            "error": f"the {what} lost {lost + killed} workers in a row{why} ({cause}); {shortage.mend(kind)}, and run "
+            "again"
+        }
 
 
 class Worker:

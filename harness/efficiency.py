@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from harness import generation, provenance
+from harness import generation, provenance, shortage
 from harness.backbones import Backbone
 from harness.efficiency_records import EfficiencyRecord, Peaks, Point, Run, Side, Status, figures, ratios
 from harness.episodes import History, Message, Query, digest
@@ -320,7 +320,7 @@ def _failure(error: Exception) -> tuple[Status, str]:
         return "unsupported", said
     if isinstance(error, SkippedError):
         return "skipped", said
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said:
+    if shortage.of_memory(error):
         return "out_of_memory", said or "out of memory"
     return "error", said if isinstance(error, HarnessError) else f"{type(error).__name__}: {said}"
 

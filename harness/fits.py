@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from harness import seals
+from harness import disk, seals
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
 from harness.experiment import Budget
@@ -87,7 +87,9 @@ def obtain(
     with FileLock(lock):  # rows may share a fit: the second waits, and restores what the first has learned
         stored = find(results, name, retrain=retrain)
         if stored is None:
-            return Fit(name, _learn(method, episodes, budget, results / LEARNED / name[:16], name, progress), False)
+            folder = results / LEARNED / name[:16]
+            with disk.writing(folder):
+                return Fit(name, _learn(method, episodes, budget, folder, name, progress), False)
     restore(method, stored, name)
     return Fit(name, stored, stored.parent == results / REFERENCE)
 

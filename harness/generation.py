@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from harness import shortage
 from harness.backbones import Backbone
 from harness.encoding import Joined
 from harness.episodes import Decoding, Message, Query
@@ -108,35 +110,80 @@ def answer(
     batch_size: int = 16,
     decoding: Sequence[Decoding | None] = (),
 ) -> tuple[list[Answer], Seconds]:
-    """Answers to prompts that share a steering, in order.
+    """As :func:`attempt`, where each prompt must have an answer.
+
+    Raises:
+        SkippedError: memory is too short for a question even alone.
+    """
+    batches = shortage.Batches(batch_size)
+    found, seconds = attempt(
+        backbone, prompts, steering, batches, max_new_tokens=max_new_tokens, stop=stop, decoding=decoding
+    )
+    for error in found:
+        if isinstance(error, Exception):
+            raise error
+    return [answer for answer in found if isinstance(answer, Answer)], seconds
+
+
+def attempt(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    steering: Steering,
+    batches: shortage.Batches,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    decoding: Sequence[Decoding | None] = (),
+) -> tuple[list[Answer | Exception], Seconds]:
+    """Answers to prompts that share a steering, in order; an error for each that memory is too short for even alone.
 
     The common beginning is run once; its keys, values and states are copied for the questions, which continue
     from there as left-padded batches.
 
     Args:
+        batches: How many questions are decoded together; fewer from there on where memory does not suffice for them.
         decoding: How each answer is sampled; None is greedy, as are all where nothing is given. A sampled answer is a
             batch of its own and draws from a generator of its own; torch's global one is left as it was.
     """
     seconds = Seconds()
-    answers: list[Answer] = []
+    found: list[Answer | Exception] = []
     how = decoding or [None] * len(prompts)
     with _steered(backbone, steering):
         if steering.weave is not None:
             one = functools.partial(_woven, backbone, steering=steering, cap=max_new_tokens, stop=stop, seconds=seconds)
-            return [one(p, decoding=d) for p, d in zip(prompts, how, strict=True)], seconds
+            for p, d in zip(prompts, how, strict=True):
+                with shortage.noticed() as short:
+                    found.append(one(p, decoding=d))
+                found += short
+            return found, seconds
         shared = common_prefix(prompts)
         if shared * (len(prompts) - 1) < WORTH_SHARING:
             shared = 0
-        start = _start(backbone, prompts[0], shared, steering, seconds)
-        at = 0
-        while at < len(prompts):
-            size = 1 if how[at] else _greedy(how[at : at + batch_size])
-            batch = prompts[at : at + size]
-            cache = start if at + size >= len(prompts) else copy.deepcopy(start)
-            cache.batch_repeat_interleave(size)
-            answers += _decode(backbone, batch, shared, cache, steering, max_new_tokens, stop, seconds, how[at])
-            at += size
-    return answers, seconds
+        start = None
+        while (at := len(found)) < len(prompts):
+            if start is None:
+                start = _start(backbone, prompts[0], shared, steering, seconds)
+            size = 1 if how[at] else _greedy(how[at : at + batches.size])
+            batch, last = prompts[at : at + size], at + size >= len(prompts)
+            with shortage.noticed() as short:  # the repeated cache has no name here, or it would outlive the failure
+                found += _decode(
+                    backbone, batch, shared, _rows(start, size, last), steering, max_new_tokens, stop, seconds, how[at]
+                )
+            if short:
+                gc.collect()
+                start = None if last else start  # at its last use it is no copy that is spent
+                if size > 1:
+                    batches.halve(size)
+                else:
+                    found += short
+    return found, seconds
+
+
+def _rows(start: Any, count: int, last: bool) -> Any:
+    """A cache of ``count`` rows that all begin as ``start``, which is kept unless this is its last use."""
+    cache = start if last else copy.deepcopy(start)
+    cache.batch_repeat_interleave(count)
+    return cache
 
 
 def _greedy(how: Sequence[Decoding | None]) -> int:
@@ -185,10 +232,19 @@ def loglikelihood(
 
     Token by token through all that a steering does, so that every method can be asked; the prompt is read once.
     """
+    batches = shortage.Batches(1 if steering.weave else len(continuations))
+    found: list[tuple[float, bool]] = []
     with _steered(backbone, steering):
-        if steering.weave is not None:
-            return [_likelihoods(backbone, asked, steering, [ids])[0] for ids in continuations]
-        return _likelihoods(backbone, asked, steering, continuations)
+        while (at := len(found)) < len(continuations):
+            some = continuations[at : at + batches.size]
+            with shortage.noticed() as short:
+                found += _likelihoods(backbone, asked, steering, some)
+            if short and len(some) == 1:
+                raise short[0]
+            if short:
+                gc.collect()
+                batches.halve(len(some))
+    return found
 
 
 def _likelihoods(

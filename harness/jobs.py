@@ -23,6 +23,7 @@ from harness import (
     backbones,
     cells,
     certificate,
+    disk,
     efficiency,
     efficiency_records,
     fits,
@@ -30,6 +31,7 @@ from harness import (
     overlay,
     records,
     seals,
+    shortage,
     tuning,
 )
 from harness.backbones import Backbone
@@ -45,6 +47,8 @@ from harness.tasks import Prompts, task
 from harness.tasks.base import Task, TaskData, select
 from harness.truncation import views_of
 
+TRAIL = ".trail.json"
+"""File of a job's :class:`harness.shortage.Trail`."""
 ROOM = 256
 """Tokens of the window that a history leaves to the question and its template, beside the answer's."""
 PROBED = ("removed", "own_text", "windowed", "replayed")
@@ -56,10 +60,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
-            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file).
+            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``killed`` (workers that it has cost for
+            want of memory).
 
     Raises:
-        HarnessError: the input is refused, or a gate failed.
+        HarnessError: the input is refused, a gate failed, or memory does not suffice.
     """
     work = _Work(
         experiment=Experiment.model_validate(request["experiment"]),
@@ -69,12 +74,15 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         results=Path(request["results"]),
         retrain=bool(request.get("retrain")),
         progress=Progress(request.get("progress")),
+        killed=int(request.get("killed", 0)),
     )
     plug(work.experiment.plugins)
-    if request["kind"] != "doctor":
-        manifest.void(work.results, work.experiment.name)  # until all is whole again
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
-    return kinds[request["kind"]](work)
+    what = "/".join(filter(None, (work.backbone, work.row)))
+    with disk.sentences(work.results), shortage.named(f"the {request['kind']} of {what}", request["kind"]):
+        if request["kind"] != "doctor":
+            manifest.void(work.results, work.experiment.name)  # until all is whole again
+        return kinds[request["kind"]](work)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class _Work:
     results: Path
     retrain: bool
     progress: Progress
+    killed: int
 
     @property
     def job(self) -> Job:
@@ -198,8 +207,8 @@ def _evaluate(work: _Work) -> dict[str, Any]:
     start = time.perf_counter()
     wanted = cells_of(work.experiment, work.job)
     with work.method() as method:
-        fit = _restored(work, method)
-        job = cells.JobContext(work.experiment, work.job, method, work.results, fit)
+        fit, trail = _restored(work, method), shortage.Trail(work.folder / TRAIL, work.killed)
+        job = cells.JobContext(work.experiment, work.job, method, work.results, fit, trail=trail)
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
         missing = []
         for plan in plans:
@@ -215,6 +224,7 @@ def _evaluate(work: _Work) -> dict[str, Any]:
             _prove(job, missing)
         gated = time.perf_counter()
         _answer(missing, work.progress)
+    trail.remove()
     facts = {
         "cells": [str(cell.path) for cell in wanted],
         "answered": len(missing),
@@ -259,7 +269,7 @@ def _answer(plans: Sequence[cells.Plan], progress: Progress) -> None:
     for plan in plans:
         try:
             done = cells.answer(plan, progress, done, total)
-        except GateError:
+        except (GateError, OSError):  # a disk that cannot be written will not take the next record either
             raise
         except Exception as error:
             broken = broken or error

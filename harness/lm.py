@@ -20,7 +20,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LmEvalTask
 from lm_eval.config.task import TaskConfig
 
-from harness import generation, scoring
+from harness import generation, scoring, shortage
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query, cap_of
 from harness.errors import RETRIED, HarnessError, SkippedError, UnsupportedError, redact
@@ -181,6 +181,9 @@ class MemoryLM(LM):
         task: Wording, stop texts and episodes; None for foreign documents alone.
         arm: Whose memory a question gets.
         donors: For each draw, a map from an episode to its donor; empty but in the arm ``donor``.
+        batch_size: Questions of one history that are decoded together at most.
+        begin: How many to begin with, where a worker was lost over more.
+        step: :meth:`harness.shortage.Trail.step` of the cell.
     """
 
     def __init__(
@@ -193,10 +196,13 @@ class MemoryLM(LM):
         journal: Journal | None = None,
         batch_size: int = 16,
         on_episode: Callable[[int], None] = lambda questions: None,
+        begin: int | None = None,
+        step: Callable[[str, int, int], Exception | None] = lambda key, together, size: None,
     ) -> None:
         super().__init__()
         self.memories, self.condition, self.task, self.arm, self.donors = memories, condition, task, arm, donors
-        self.journal, self.batch_size, self.on_episode = journal, batch_size, on_episode
+        self.journal, self.on_episode, self.step = journal, on_episode, step
+        self.batches = shortage.Batches(batch_size, begin)
         self.spent = Spent()
         """In this process."""
         self.recalled = Spent()
@@ -234,9 +240,12 @@ class MemoryLM(LM):
             self.recalled += spent
             return known["rows"]
         before, self.spent, cpu = self.spent, Spent(), time.process_time()
-        rows = self._answer(requests)
+        given_up = self.step(key, min(len(requests), self.batches.size), self.batches.size)
+        rows = [_unanswered(given_up) for _ in requests] if given_up else self._answer(requests)
         spent = self.spent + self.memories.take()
         spent.cpu = time.process_time() - cpu
+        if self.batches.least < self.batches.most:
+            spent.batches[key] = self.batches.least
         self.spent = before + spent
         # What may be mended, by a change of the method or of what it needs, is tried again by the next process.
         if self.journal and key != "/0" and not any(retried(row) for row in rows):
@@ -295,7 +304,7 @@ class MemoryLM(LM):
         for (_, cap), alike in groupby(steered, key=lambda asked: (asked.steering.acts, caps[asked.number])):
             batch = list(alike)
             with self._surviving([asked.number for asked in batch], rows):
-                rows.update(self._answered(batch, cap, stop))
+                self._decode(batch, cap, stop, rows)
         self.spent.reading += (method.effort - before) - (memories.spent.writing - wrote)
         return [rows[n] for n in range(len(queries))]
 
@@ -307,25 +316,28 @@ class MemoryLM(LM):
         finally:
             self.spent.read += time.perf_counter() - clock - (self.memories.writing_seconds - wrote)
 
-    def _answered(self, batch: Sequence[_Asked], cap: int, stop: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Rows by number, of queries that are steered alike."""
-        answers, seconds = generation.answer(
+    def _decode(self, batch: Sequence[_Asked], cap: int, stop: Sequence[str], rows: dict[int, dict[str, Any]]) -> None:
+        """Add the rows of queries that are steered alike, by number."""
+        together = self.batches.size
+        found, seconds = generation.attempt(
             self.backbone,
             [asked.prompt for asked in batch],
             batch[0].steering,
+            self.batches,
             max_new_tokens=cap,
             stop=stop,
-            batch_size=self.batch_size,
             decoding=[asked.query.decoding for asked in batch],
         )
         self.spent.prefill += seconds.prefill
         self.spent.decode += seconds.decode
-        rows = {}
-        for answer, asked in zip(answers, batch, strict=True):
-            row, decoding = asdict(answer), asked.query.decoding
-            drawn = {"seed": decoding.seed} if decoding else {}
-            rows[asked.number] = {"answer": row.pop("text"), **row, "notes": {**asked.steering.notes, **drawn}}
-        return rows
+        for answer, asked in zip(found, batch, strict=True):
+            with self._surviving([asked.number], rows):
+                if isinstance(answer, Exception):
+                    self.batches.size = together  # what is too large even alone says nothing of the other histories
+                    raise answer
+                row, decoding = asdict(answer), asked.query.decoding
+                drawn = {"seed": decoding.seed} if decoding else {}
+                rows[asked.number] = {"answer": row.pop("text"), **row, "notes": {**asked.steering.notes, **drawn}}
 
     @contextmanager
     def _surviving(self, numbers: Sequence[int], rows: dict[int, dict[str, Any]]) -> Iterator[None]:
@@ -335,8 +347,9 @@ class MemoryLM(LM):
         except Exception as error:
             if isinstance(error, GateError) or self.task is None:
                 raise
-            self.first_error = self.first_error or (None if isinstance(error, BENIGN) else error)
-            rows.update({n: _unanswered(error, secret=self.task.task.secret) for n in numbers})
+            told = shortage.told(error)
+            self.first_error = self.first_error or (None if isinstance(told, BENIGN) else told)
+            rows.update({n: _unanswered(told, secret=self.task.task.secret) for n in numbers})
 
     def _steer(self, episode: Episode, donor: Episode | None, query: Query) -> Steering:
         method, memories = self.memories.method, self.memories

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness import arms
+from harness import arms, shortage
 from harness.episodes import Episode, Query, continued
 from harness.method import Effort, MemoryMethod, MemoryState
 
-BY_EPISODE = ("states", "layers")
+BY_EPISODE = ("states", "layers", "batches")
 """What :class:`Spent` tells of each episode."""
 
 
@@ -29,6 +29,8 @@ class Spent:
     """Bytes of what was written, by episode."""
     layers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """What the states say by layer, by episode."""
+    batches: dict[str, int] = field(default_factory=dict)
+    """Down to how many questions a batch was halved, by episode and draw; nothing where memory sufficed."""
     read: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
@@ -90,7 +92,7 @@ class Memories:
             for at in reversed(unwritten):
                 self.states[at.id] = self._written(at)
         except Exception as error:
-            self.refused[episode.id] = error
+            self.refused[episode.id] = shortage.told(error)
             raise
         return self.states[episode.id]
 
@@ -105,7 +107,7 @@ class Memories:
             try:
                 state = self.method.write(new, self.states[before.id]) if before is not None else self.method.write(new)
             except Exception as error:
-                self.refused[episode.id] = error
+                self.refused[episode.id] = shortage.told(error)
                 raise
         self.spent.states[episode.id] = self.sizes[episode.id] = state.nbytes() if state is not None else 0
         if state is not None and (told := state.describe().get("layers")):

@@ -50,6 +50,8 @@ class Pipeline:
         changes = [*plugins, *added, *_many(settings.get("set"))]
         name = str(settings.get("experiment") or "embedded")
         self.results, self.published = results, published
+        with contextlib.suppress(FileNotFoundError):
+            os.listdir(results)  # what is wrong with it is told here, and not by Snakemake's look around
         self.experiment = config.load(name, changes)
         check_files(self.experiment)
         self.arguments = [name, *(word for change in changes for word in ("--set", change))]

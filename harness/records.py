@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import leftovers, seals
+from harness import disk, leftovers, seals
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -84,11 +84,14 @@ class Provenance(_Part):
     prompt_hash: str = Field(description="Digest of the wording of the prompts used.")
     dtype: str
     attention: str = Field(description="Attention backend really used.")
-    batch_size: int
+    batch_size: int = Field(description="Questions of one history decoded together at most.")
     seed: int
     device: str = Field(description="CPU or GPU name.")
     threads: int
     wording_hash: str = Field("", description="Digest of the wording of this task's own prompts.")
+    least_batch: int | None = Field(
+        None, description="Down to how many questions a batch was halved, where memory was too short for `batch_size`."
+    )
     machine: dict[str, str] = Field({}, description="cpu, gpu (name), system, torch_build (cpu, or CUDA's version)")
 
 
@@ -217,7 +220,8 @@ def atomic(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with disk.writing(path):
+            yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import cluster
+from harness import cluster, disk
 from harness.errors import HarnessError
 from harness.executor import JobError, submit
 from harness.experiment import Experiment
@@ -35,7 +35,8 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, context: Any) -> Any:
         try:
-            return super().invoke(context)
+            with disk.sentences():
+                return super().invoke(context)
         except HarnessError as error:
             typer.echo(f"harness: {error}", err=True)
             raise typer.Exit(2) from error

@@ -71,6 +71,7 @@ def measured_on(summary: Summary) -> list[str]:
     """Device, threads and batch size, each combination once."""
     found = {
         f"{p.device}, {p.threads} thread{'s' * (p.threads != 1)} a worker, at most {p.batch_size} questions a batch"
+        + (f", halved down to {p.least_batch} where memory ran short" if p.least_batch else "")
         for p in (r.provenance for r in summary.records.values())
     }
     return sorted(found)

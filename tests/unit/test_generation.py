@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness import generation
+from harness import generation, shortage
 from harness.episodes import Decoding, Message, Query
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SkippedError
 from harness.generation import Prompt
 from harness.method import Steering
 from harness.registry import resolve
@@ -247,3 +247,87 @@ def test_empty_lines_before_an_answer_end_it_not(text, said):
     asked = generation.Prompt([1], [0])
     assert generation._read(backbone, [5, 6, 0], asked, 0, 9, ("\n",)).text == said
     assert generation._stopped(text, ("\n",)) is (said != text)
+
+
+class Short:
+    """Memory for ``most`` questions together, and none at all for questions of these prompts."""
+
+    def __init__(self, monkeypatch, most, too_large=()):
+        self.tried, plain = [], generation._decode
+
+        def decode(backbone, batch, *rest):
+            self.tried.append(len(batch))
+            if len(batch) > most or any(p.sha256 in too_large for p in batch):
+                torch.empty(2**50, dtype=torch.uint8)
+            return plain(backbone, batch, *rest)
+
+        monkeypatch.setattr(generation, "_decode", decode)
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["replayed", "removed"])
+@pytest.mark.parametrize("row", ["frozen", "delta_mem_msw"])
+def test_a_batch_that_memory_is_too_short_for_is_halved_and_the_answers_are_the_same(
+    row, shown, make, episodes, monkeypatch
+):
+    method, history = make(row), episodes[0].history
+    state = None if shown else method.write(history)
+    prompts = [generation.prompt(method.backbone, history.messages if shown else (), q) for q in questions(11)]
+    steering = method.steer(state, questions(1)[0], writes=shown)
+    expected = generation.answer(method.backbone, prompts, steering, max_new_tokens=3, batch_size=8)[0]
+    short, batches = Short(monkeypatch, most=3), shortage.Batches(8)
+    found, _ = generation.attempt(method.backbone, prompts, steering, batches, max_new_tokens=3)
+    assert found == expected
+    assert short.tried == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert (batches.size, batches.least) == (2, 2)
+
+
+def test_a_question_that_is_too_large_alone_takes_no_other_with_it(make, episodes, monkeypatch):
+    method = make("delta_mem_tsw")
+    prompts = [generation.prompt(method.backbone, episodes[0].history.messages, q) for q in questions(5)]
+    steering = method.steer(None, questions(1)[0], writes=True)
+    expected = generation.answer(method.backbone, prompts, steering, max_new_tokens=3, batch_size=1)[0]
+    short = Short(monkeypatch, most=9, too_large={prompts[2].sha256, prompts[4].sha256})
+    found, _ = generation.attempt(method.backbone, prompts, steering, shortage.Batches(4), max_new_tokens=3)
+    assert short.tried == [4, 2, 2, 1, 1, 1]
+    assert [type(one) for one in found] == [generation.Answer] * 2 + [SkippedError, generation.Answer, SkippedError]
+    assert [one for one in found if isinstance(one, generation.Answer)] == [expected[n] for n in (0, 1, 3)]
+    with pytest.raises(SkippedError, match="memory ran short"):
+        generation.answer(method.backbone, prompts, steering, max_new_tokens=3)
+
+
+def test_a_woven_answer_that_is_too_large_takes_no_other_with_it(tiny, monkeypatch):
+    backbone = tiny()
+    prompts = [generation.prompt(backbone, (), q) for q in questions(3)]
+    plain = generation._walk
+
+    def walk(backbone, asked, *rest):
+        if asked is prompts[1]:
+            torch.empty(2**50, dtype=torch.uint8)
+        return plain(backbone, asked, *rest)
+
+    monkeypatch.setattr(generation, "_walk", walk)
+    steering = Steering(weave=lambda: lambda ids: None)
+    found, _ = generation.attempt(backbone, prompts, steering, shortage.Batches(16), max_new_tokens=2)
+    assert [type(one) for one in found] == [generation.Answer, SkippedError, generation.Answer]
+
+
+def test_likelihoods_are_taken_by_halves_where_memory_is_short(tiny, monkeypatch):
+    backbone = tiny()
+    asked = generation.prompt(backbone, (), Query("", "One plus one?"))
+    choices = [backbone.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("two", "three", "no", "4")]
+    expected = generation.loglikelihood(backbone, asked, Steering(), choices)
+    tried, plain = [], generation._likelihoods
+
+    def likelihoods(backbone, asked, steering, some):
+        tried.append(len(some))
+        return plain(backbone, asked, steering, some) if len(some) <= most else torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setattr(generation, "_likelihoods", likelihoods)
+    most = 1
+    found = generation.loglikelihood(backbone, asked, Steering(), choices)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], rel=1e-5)
+    assert tried == [4, 2, 1, 1, 1, 1]
+    most = 0
+    with pytest.raises(SkippedError, match="memory ran short"):
+        generation.loglikelihood(backbone, asked, Steering(), choices)

@@ -269,13 +269,13 @@ def test_a_question_is_decoded_to_its_own_cap_or_the_cells_if_that_is_less(make,
         for e in episodes[:1]
     ]
     questions = tuple(replace(q, id=f"{q.id}-{n}") for n, q in enumerate(asked_for[0].questions))
-    calls, plain = [], lm.generation.answer
+    calls, plain = [], lm.generation.attempt
 
-    def answer(backbone, prompts, steering, *, max_new_tokens, **options):
+    def attempt(backbone, prompts, steering, batches, *, max_new_tokens, **options):
         calls.append((len(prompts), max_new_tokens))
-        return plain(backbone, prompts, steering, max_new_tokens=max_new_tokens, **options)
+        return plain(backbone, prompts, steering, batches, max_new_tokens=max_new_tokens, **options)
 
-    monkeypatch.setattr(lm.generation, "answer", answer)
+    monkeypatch.setattr(lm.generation, "attempt", attempt)
     answers, model = asked(make("frozen"), [replace(asked_for[0], questions=questions)], "replayed")
     expected = [min(c or 3, 3) for c in caps[: len(questions)]]
     assert [model.task.cap(doc) for doc in model.task.docs] == expected
@@ -353,8 +353,8 @@ def test_a_question_that_is_too_long_takes_no_other_with_it(make, episodes):
 @pytest.mark.parametrize(("until", "stop"), [("</s>", ["</s>"]), (["a", "b"], ["a", "b"]), (None, [])])
 def test_a_stop_text_of_others_is_one_text(make, monkeypatch, until, stop):
     model, given = lm.MemoryLM(lm.Memories(make("frozen")), "replayed"), []
-    plain = generation.answer
-    monkeypatch.setattr(generation, "answer", lambda *a, **k: given.append(list(k["stop"])) or plain(*a, **k))
+    plain = generation.attempt
+    monkeypatch.setattr(generation, "attempt", lambda *a, **k: given.append(list(k["stop"])) or plain(*a, **k))
     options = {"until": until, "max_gen_toks": 2}
     model.generate_until([Instance("generate_until", {}, ("Hello", options), 0)])
     assert given == [stop]

@@ -9,6 +9,8 @@ import importlib.util
 import os
 import sys
 
+import shortage
+
 COUNTED = "harness.lm"
 
 
@@ -23,6 +25,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         def counting(module):
             execute(module)
             _count(module.MemoryLM)
+            if shortage.VARIABLE in os.environ:
+                shortage.limit(module)
 
         spec.loader.exec_module = counting
         return spec
