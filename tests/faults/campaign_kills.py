@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
 
-from tests.faults.pipeline import Checkout, Run, moments, unbroken
+from tests.faults.pipeline import SHORT, WHOLE, Checkout, Run, moments, unbroken
 from tests.faults.sheet import Result
 
 WORKERS = 2
@@ -73,7 +74,7 @@ def of_pipeline(count: int) -> Result:
     """Kill Snakemake and nothing else; the same command again has to end as if nothing had been."""
     score = Score()
     for moment in moments("pipeline", count):
-        checkout, first = broken(moment, lambda first: [first.process])
+        checkout, first = broken(moment, lambda first: [first.process], WHOLE)
         first.process.wait()
         if left := first.left():
             score.faults.append(f"left running: {left[0]}")
@@ -91,7 +92,7 @@ def of_part(name: str, count: int) -> Result:
     """Kill one of Ray's processes: the run goes on, or ends with a cause and the same command completes it."""
     score = Score()
     for moment in moments(name, count):
-        checkout, first = broken(moment, lambda first: first.members(TARGETS[name]))
+        checkout, first = broken(moment, lambda first: first.members(TARGETS[name]), SHORT)
         if first.wait() == 0:
             score.alone += 1
             compare(score, checkout)
@@ -112,24 +113,24 @@ def of_part(name: str, count: int) -> Result:
     )
 
 
-def broken(share: float, targets: Callable[[Run], list]) -> tuple[Checkout, Run]:
-    """A run of which one process was killed after a share of the time that an unbroken one takes.
+def broken(share: float, targets: Callable[[Run], list], target: str) -> tuple[Checkout, Run]:
+    """A run of which one process was killed after a share of the work that an unbroken one does.
 
     Raises:
         TimeoutError: no run lasted until its moment with such a process.
     """
-    moment = share * unbroken()[1]
-    for _ in range(TRIES):
-        checkout = Checkout()
+    for again in range(TRIES):
+        checkout = Checkout(target=target)
         run = checkout.start()
-        while not run.ends_by(moment):
+        runs = run.reaches(*unbroken(target=target).moment(share * 0.9**again))
+        while runs:
             if found := targets(run):
                 found[int(share * 1000) % len(found)].kill()
+                print(f"killed after {run.steps()} steps ({share:.0%})", file=sys.stderr, flush=True)
                 return checkout, run
-            moment += 0.5  # it is not there yet
+            runs = not run.ends_by(0.5)  # it is not there yet
         checkout.remove()
-        moment *= 0.7  # the machine is less busy than it was
-    raise TimeoutError(f"{TRIES} runs ended before {share:.0%} of an unbroken one's time")
+    raise TimeoutError(f"{TRIES} runs ended before {share:.0%} of an unbroken one's work was done")
 
 
 def finish(score: Score, checkout: Checkout) -> None:
@@ -144,6 +145,7 @@ def finish(score: Score, checkout: Checkout) -> None:
 def compare(score: Score, checkout: Checkout) -> None:
     """Hold the tables against the unbroken run's, and count what was done twice."""
     score.kills += 1
-    score.same += checkout.tables() == unbroken()[0]
+    score.same += checkout.tables() == unbroken(target=checkout.target).tables
     score.twice.append(checkout.twice())
+    print(f"byte-equal {score.same} of {score.kills}{score.flaws}", file=sys.stderr, flush=True)
     checkout.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 
-from tests.faults.pipeline import SMALL, Checkout, unbroken
+from tests.faults.pipeline import SHORT, SMALL, Checkout, unbroken
 from tests.faults.sheet import Result
 
 MANY = ("rows=[frozen,bm25_rag,delta_mem_tsw]", "seeds=[42,43]")
@@ -32,8 +32,8 @@ def compared(
     fault: str, changes: tuple[str, ...] = SMALL, plain: tuple[str, ...] = SMALL, cores: int = 2, **surroundings: str
 ) -> Result:
     """The tables of a run with other workers or another environment, beside those of the plain one."""
-    expected = unbroken(plain)[0]
-    checkout = Checkout(changes, cores, **surroundings)
+    expected = unbroken(plain, SHORT).tables
+    checkout = Checkout(changes, SHORT, cores, **surroundings)
     this = checkout.start()
     code = this.wait()
     differ = [name for name, table in expected.items() if checkout.tables().get(name) != table]

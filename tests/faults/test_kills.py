@@ -16,7 +16,7 @@ ONE = ("rows=[delta_mem_tsw]", "run.workers=1")
 
 @pytest.fixture(scope="module")
 def expected():
-    return unbroken(ONE)[0]
+    return unbroken(ONE).tables
 
 
 def reached(run, targets):
