@@ -135,6 +135,7 @@ class Head:
     def __init__(self, run: RunSpec, folder: Path) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"]
         command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
+        command += ["--no-monitor", "--include-log-monitor=false"]  # nothing scales, and no driver shows workers' logs
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
         command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 
@@ -61,13 +62,8 @@ def killed(checkout: Checkout, what: str, count: int) -> Result:
 def torn(checkout: Checkout) -> Result:
     """As a machine that goes down while the tables are published."""
     forget(checkout)
-    checkout.programs.mkdir()
-    program = checkout.programs / "cp"
-    program.write_text(TORN)
-    program.chmod(0o755)
-    begun = checkout.start()
-    code = begun.wait()
-    program.unlink()
+    with goes_down_in_a_copy(checkout):
+        code = checkout.start().wait()
     wrong = half_written(checkout)
     same = completes(checkout)
     return Result(
@@ -76,6 +72,19 @@ def torn(checkout: Checkout) -> Result:
         f"exit {code}; {'; '.join(wrong) or 'nothing half-written'}; {'' if same else 'not '}byte-equal",
         same and code != 0 and not wrong,
     )
+
+
+@contextlib.contextmanager
+def goes_down_in_a_copy(checkout: Checkout) -> Iterator[None]:
+    """As long as this lasts, ``cp`` is the other one."""
+    checkout.programs.mkdir()
+    program = checkout.programs / "cp"
+    program.write_text(TORN)
+    program.chmod(0o755)
+    try:
+        yield
+    finally:
+        shutil.rmtree(checkout.programs)
 
 
 def stale(checkout: Checkout) -> Result:

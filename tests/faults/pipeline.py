@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import bisect
 import fcntl
 import functools
@@ -42,6 +43,7 @@ SEED = 20260512
 def source() -> Path:
     """A copy of what a run is made of, so that edits made meanwhile change no fingerprint."""
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in PARTS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (HERE / name).is_dir() else shutil.copy
@@ -67,9 +69,14 @@ class Checkout:
             (self.folder / name).parent.mkdir(exist_ok=True)
             (self.folder / name).symlink_to(source() / name)
 
-    def start(self, terminal: Terminal | None = None) -> Run:
-        """Begin the one command, which is the same each time; on a terminal with bars, as ``make tables`` has them."""
-        return Run(self, terminal)
+    def start(self, terminal: Terminal | None = None, rule: str = "") -> Run:
+        """Begin the one command, which is the same each time.
+
+        Args:
+            terminal: Where it is shown, with bars, as ``make tables`` has them; into a file otherwise.
+            rule: The only one that may be followed, where all but its outputs is there.
+        """
+        return Run(self, terminal, rule)
 
     def tables(self) -> dict[str, bytes]:
         """The bytes of the tables that are there."""
@@ -88,13 +95,14 @@ class Checkout:
 class Run:
     """One call of the command, which other processes may outlive."""
 
-    def __init__(self, checkout: Checkout, terminal: Terminal | None = None) -> None:
+    def __init__(self, checkout: Checkout, terminal: Terminal | None = None, rule: str = "") -> None:
         self.mark = f"{checkout.folder.name}-{time.monotonic_ns()}"
         path = os.pathsep.join([str(checkout.programs), str(Path(sys.executable).parent), os.environ["PATH"]])
         looked = os.pathsep.join(map(str, (Path(__file__).with_name("tally"), checkout.folder)))
         changes = ", ".join(f'"{change}"' for change in checkout.changes)
         command = ["snakemake", "--cores", str(checkout.cores), checkout.target]
         command += ["--logger", "rich"] if terminal else []
+        command += ["--allowed-rules", rule] if rule else []
         command += ["--config", "experiment=smoke", f"set=[{changes}]"]
         self.output = checkout.folder / f"said-{self.mark}"
         with self.output.open("wb") as output:
