@@ -1,4 +1,4 @@
-"""``kill -9`` of a worker, of the raylet, of the head, of the control store, at seeded moments of a run."""
+"""``kill -9`` of a worker, of the raylet, of the head, of the control store, of the guard, at seeded moments."""
 
 from __future__ import annotations
 
@@ -35,11 +35,17 @@ def is_head(process: psutil.Process) -> bool:
     return "ray.scripts.scripts" in process.cmdline()
 
 
+def is_cluster(process: psutil.Process) -> bool:
+    """The cluster's guard or its supervisor: the ones that Ray's processes belong to."""
+    return "harness.cluster" in process.cmdline()
+
+
 TARGETS: dict[str, Callable[[psutil.Process], bool]] = {
     "a Ray worker": is_worker,
     "the raylet": is_raylet,
     "the head": is_head,
     "the control store": is_store,
+    "the cluster's guard or supervisor": is_cluster,
 }
 
 
