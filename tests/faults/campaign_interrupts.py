@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from signal import SIGINT, SIGTERM
 
-from tests.faults.pipeline import SHORT, Checkout, Run, moments, unbroken
+from tests.faults.pipeline import ONE, SHORT, Checkout, Run, moments, unbroken
 from tests.faults.sheet import Result
 from tests.faults.terminal import Terminal
 
@@ -52,15 +52,15 @@ def asked(
     """A run is asked to end, and the same command then goes on from there."""
     seconds, same, left = [], 0, []
     for moment in moments(fault, count):
-        checkout = Checkout(target=SHORT)
+        checkout = Checkout(ONE, SHORT)
         first = checkout.start(terminal())
-        if first.reaches(*unbroken(target=SHORT).moment(moment)):
+        if first.reaches(*unbroken(ONE, SHORT).moment(moment)):
             ask(first)
             begun = time.monotonic()
             first.wait(120)
             seconds.append(time.monotonic() - begun)
             left += first.left(5)
-        same += checkout.start().wait() == 0 and checkout.tables() == unbroken(target=SHORT).tables
+        same += checkout.start().wait() == 0 and checkout.tables() == unbroken(ONE, SHORT).tables
         checkout.remove()
         print(f"ended after {', '.join(f'{each:.1f}' for each in seconds)} s", file=sys.stderr, flush=True)
     slowest = max(seconds, default=0.0)
@@ -74,12 +74,12 @@ def asked(
 
 def resized() -> Result:
     """With Snakemake's bars; every other run of these campaigns has no terminal at all."""
-    checkout, terminal, sizes = Checkout(target=SHORT), Terminal(), itertools.cycle(SIZES)
+    checkout, terminal, sizes = Checkout(ONE, SHORT), Terminal(), itertools.cycle(SIZES)
     run = checkout.start(terminal)
     while not run.ends_by(0.3):
         terminal.resize(*next(sizes))
     broken = run.said().count("Traceback")
-    same = run.wait() == 0 and checkout.tables() == unbroken(target=SHORT).tables
+    same = run.wait() == 0 and checkout.tables() == unbroken(ONE, SHORT).tables
     run.left()
     checkout.remove()
     return Result(
@@ -94,15 +94,15 @@ def two_pipelines(count: int) -> Result:
     """The second one begins while the first one works."""
     refused, same, said = 0, 0, []
     for moment in moments("two pipelines", count):
-        checkout = Checkout(target=SHORT)
+        checkout = Checkout(ONE, SHORT)
         first = checkout.start()
         while not (checkout.folder / "results/smoke/logs").exists():
             assert not first.ends_by(0.1), first.said()  # it has the lock from then on
-        assert first.reaches(*unbroken(target=SHORT).moment(moment * 0.5)), first.said()
+        assert first.reaches(*unbroken(ONE, SHORT).moment(moment * 0.5)), first.said()
         second = checkout.start()
         code, said = second.wait(120), second.sentences()
         refused += code != 0 and len(said) == 1 and "another pipeline works in" in said[0]
-        same += first.wait() == 0 and checkout.tables() == unbroken(target=SHORT).tables
+        same += first.wait() == 0 and checkout.tables() == unbroken(ONE, SHORT).tables
         first.left()
         checkout.remove()
     return Result(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests.faults.pipeline import WHOLE, Checkout, Run, moments, unbroken
+from tests.faults.pipeline import SMALL, WHOLE, Checkout, Run, moments, unbroken
 from tests.faults.sheet import Result
 
 WORKERS = 2
@@ -43,7 +43,7 @@ def of_pipeline(count: int) -> Result:
     """Kill Snakemake and nothing else; the same command again has to end as if nothing had been."""
     score = Score()
     for moment in moments("pipeline", count):
-        checkout, first = broken(moment, lambda first: [first.process], WHOLE)
+        checkout, first = broken(moment, lambda first: [first.process])
         first.process.wait()
         if left := first.left():
             score.faults.append(f"left running: {left[0]}")
@@ -57,16 +57,18 @@ def of_pipeline(count: int) -> Result:
     )
 
 
-def broken(share: float, targets: Callable[[Run], list], target: str) -> tuple[Checkout, Run]:
+def broken(
+    share: float, targets: Callable[[Run], list], changes: tuple[str, ...] = SMALL, target: str = WHOLE
+) -> tuple[Checkout, Run]:
     """A run of which one process was killed after a share of the work that an unbroken one does.
 
     Raises:
         TimeoutError: no run lasted until its moment with such a process.
     """
     for again in range(TRIES):
-        checkout = Checkout(target=target)
+        checkout = Checkout(changes, target)
         run = checkout.start()
-        runs = run.reaches(*unbroken(target=target).moment(share * 0.9**again))
+        runs = run.reaches(*unbroken(changes, target).moment(share * 0.9**again))
         while runs:
             if found := targets(run):
                 found[int(share * 1000) % len(found)].kill()
@@ -89,7 +91,7 @@ def finish(score: Score, checkout: Checkout) -> None:
 def compare(score: Score, checkout: Checkout) -> None:
     """Hold the tables against the unbroken run's, and count what was done twice."""
     score.kills += 1
-    score.same += checkout.tables() == unbroken(target=checkout.target).tables
+    score.same += checkout.tables() == unbroken(checkout.changes, checkout.target).tables
     score.twice.append(checkout.twice())
     print(f"byte-equal {score.same} of {score.kills}{score.flaws}", file=sys.stderr, flush=True)
     checkout.remove()

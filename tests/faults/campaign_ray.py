@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from tests.faults.campaign_kills import Score, broken, compare, finish
-from tests.faults.pipeline import SHORT, moments
+from tests.faults.pipeline import ONE, SHORT, moments
 from tests.faults.sheet import Result
 
 
@@ -53,7 +53,7 @@ def of_part(name: str, count: int) -> Result:
     """Kill one of Ray's processes: the run goes on, or ends with a cause and the same command completes it."""
     score = Score()
     for moment in moments(name, count):
-        checkout, first = broken(moment, lambda first: first.members(TARGETS[name]), SHORT)
+        checkout, first = broken(moment, lambda first: first.members(TARGETS[name]), ONE, SHORT)
         if first.wait() == 0:
             score.alone += 1
             compare(score, checkout)

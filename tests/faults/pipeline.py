@@ -29,6 +29,8 @@ PARTS = ("Snakefile", "config", "profiles", "harness", "methods", "baselines", "
 TABLES = ("main.tex", "main.md", "main.csv")
 SMALL = ("rows=[frozen,delta_mem_tsw]", "run.workers=2")
 """The smoke experiment with one row that learns nothing and one that learns."""
+ONE = ("rows=[delta_mem_tsw]", "run.workers=1")
+"""With the latter alone: a quarter less, where two jobs at a time make no difference."""
 WHOLE = "tables/main.tex"
 SHORT = "results/smoke/tables/main.tex"
 """The same bytes without figures, audit, report and manifest: enough where a fault meets only what answers."""

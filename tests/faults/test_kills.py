@@ -7,11 +7,10 @@ from signal import SIGINT
 import pytest
 
 from tests.faults.campaign_ray import is_raylet, is_worker
-from tests.faults.pipeline import SEED, SHORT, Checkout, unbroken
+from tests.faults.pipeline import ONE, SEED, SHORT, Checkout, unbroken
 
 pytestmark = pytest.mark.pipeline
 
-ONE = ("rows=[delta_mem_tsw]", "run.workers=1")
 INLINE = (*ONE, "run.executor=inline")
 """The same answers without Ray, sooner."""
 
