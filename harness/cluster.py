@@ -60,6 +60,9 @@ ENVIRONMENT = {
 AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 """Files in Ray's session folder in which its agent says where it listens."""
 
+LONGEST_STOP = 20
+"""Seconds that a run, whose work is done, waits for the end of its cluster."""
+
 MAX_REQUEST = 2**26
 """Bytes of one request: an experiment as JSON."""
 
@@ -121,9 +124,10 @@ def ask(address: Path) -> psutil.Process | None:
 
 
 def stop(address: Path) -> None:
-    """End the supervisor of a socket and all that it owns, and wait until it has."""
+    """End the supervisor of a socket and all that it owns, and wait until it has; where that takes long, it goes on."""
     if process := ask(address):
-        process.wait(timeout=20)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(timeout=LONGEST_STOP)
 
 
 # --- the supervisor --------------------------------------------------------------------------------------------
