@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests.faults.pipeline import SMALL, WHOLE, Checkout, Run, moments, unbroken
+from tests.faults.pipeline import SMALL, TRIES, WHOLE, Checkout, Run, moments, unbroken, under_way
 from tests.faults.sheet import Result
 
 WORKERS = 2
-TRIES = 4
-"""Runs that are begun for one kill: one may be done before its moment comes, or have no such process yet."""
 
 
 @dataclass
@@ -63,20 +61,17 @@ def broken(
     """A run of which one process was killed after a share of the work that an unbroken one does.
 
     Raises:
-        TimeoutError: no run lasted until its moment with such a process.
+        TimeoutError: no run had such a process.
     """
     for again in range(TRIES):
-        checkout = Checkout(changes, target)
-        run = checkout.start()
-        runs = run.reaches(*unbroken(changes, target).moment(share * 0.9**again))
-        while runs:
+        checkout, run = under_way(share * 0.9**again, changes, target)
+        while not run.ends_by(0.1):
             if found := targets(run):
                 found[int(share * 1000) % len(found)].kill()
                 print(f"killed after {run.steps()} steps ({share:.0%})", file=sys.stderr, flush=True)
                 return checkout, run
-            runs = not run.ends_by(0.5)  # it is not there yet
         checkout.remove()
-    raise TimeoutError(f"{TRIES} runs ended before {share:.0%} of an unbroken one's work was done")
+    raise TimeoutError(f"in {TRIES} runs there was nothing to kill after {share:.0%} of the work")
 
 
 def finish(score: Score, checkout: Checkout) -> None:

@@ -38,6 +38,8 @@ MARK = "DELTA_MEM_FAULTS"
 """Environment variable by which every process of a run is known, whoever its parent has become."""
 PATIENCE = 900
 """Seconds after which a run counts as one that never ends."""
+TRIES = 4
+"""Runs that are begun for one fault: one may be done before its moment comes."""
 SEED = 20260512
 
 
@@ -255,6 +257,23 @@ def unbroken(changes: tuple[str, ...] = SMALL, target: str = WHOLE) -> Unbroken:
     run.left()
     checkout.remove()
     return Unbroken(tables, (*steps, time.monotonic() - begun))
+
+
+def under_way(
+    share: float, changes: tuple[str, ...], target: str, terminal: Callable[[], Terminal | None] = lambda: None
+) -> tuple[Checkout, Run]:
+    """A run that has done a share of the work that an unbroken one does, and still runs.
+
+    Raises:
+        TimeoutError: no run lasted until then.
+    """
+    for again in range(TRIES):
+        checkout = Checkout(changes, target)
+        run = checkout.start(terminal())
+        if run.reaches(*unbroken(changes, target).moment(share * 0.9**again)):
+            return checkout, run
+        checkout.remove()
+    raise TimeoutError(f"{TRIES} runs ended before {share:.0%} of the work was done")
 
 
 def moments(name: str, count: int) -> Iterator[float]:
