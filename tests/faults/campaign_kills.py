@@ -70,6 +70,7 @@ def broken(
                 found[int(share * 1000) % len(found)].kill()
                 print(f"killed after {run.steps()} steps ({share:.0%})", file=sys.stderr, flush=True)
                 return checkout, run
+        run.left()
         checkout.remove()
     raise TimeoutError(f"in {TRIES} runs there was nothing to kill after {share:.0%} of the work")
 

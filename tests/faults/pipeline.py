@@ -272,6 +272,7 @@ def under_way(
         run = checkout.start(terminal())
         if run.reaches(*unbroken(changes, target).moment(share * 0.9**again)):
             return checkout, run
+        run.left()
         checkout.remove()
     raise TimeoutError(f"{TRIES} runs ended before {share:.0%} of the work was done")
 
