@@ -20,6 +20,9 @@ LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \
 	$(BIN)/uv pip install --python $(BIN)/python
 
+# Where it is set, every process of a run compiles what it imports, which takes twice as long as all else that it does.
+unexport PYTHONDONTWRITEBYTECODE
+
 UNIT ?= tests/unit
 NAMES := import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*sorted({re.split("[<>=]", d)[0] for d in sum(p["optional-dependencies"].values(), p["dependencies"])} - {"torch"}))

@@ -65,10 +65,12 @@ rule publish:
         expand("tables/{file}", file=[*TABLES, "audit.md", *FIGURES]),
     params:
         on=ON,
+        aside=f"tables/.{RUN.experiment.name}",  # beside them, so that each file is moved as a whole
     message:
         "tables/main.tex <- {params.on}"
     shell:
-        "cp {input.files:q} tables/"
+        "rm -rf {params.aside:q} && mkdir {params.aside:q} && cp {input.files:q} {params.aside:q}/"
+        " && mv {params.aside:q}/* tables/ && rmdir {params.aside:q}"
 
 
 # What these five print goes to their log; what they complain of is shown too, for a full disk takes no log.

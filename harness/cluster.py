@@ -60,6 +60,9 @@ ENVIRONMENT = {
 AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 """Files in Ray's session folder in which its agent says where it listens."""
 
+LONGEST_STOP = 20
+"""Seconds that a run, whose work is done, waits for the end of its cluster."""
+
 MAX_REQUEST = 2**26
 """Bytes of one request: an experiment as JSON."""
 
@@ -121,9 +124,10 @@ def ask(address: Path) -> psutil.Process | None:
 
 
 def stop(address: Path) -> None:
-    """End the supervisor of a socket and all that it owns, and wait until it has."""
+    """End the supervisor of a socket and all that it owns, and wait until it has; where that takes long, it goes on."""
     if process := ask(address):
-        process.wait(timeout=20)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(timeout=LONGEST_STOP)
 
 
 # --- the supervisor --------------------------------------------------------------------------------------------
@@ -135,6 +139,7 @@ class Head:
     def __init__(self, run: RunSpec, folder: Path) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"]
         command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
+        command += ["--no-monitor", "--include-log-monitor=false"]  # nothing scales, and no driver shows workers' logs
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
         command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below

@@ -24,6 +24,9 @@ from harness.plan import learns, lines, plan
 
 KEYS = ("experiment", "methods", "plugin", "set", "retrain")
 
+ORDERLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what a batch system sends before it kills, and a terminal that is closed."""
+
 
 class Pipeline:
     """One run of one experiment.
@@ -60,6 +63,7 @@ class Pipeline:
         if self.retrain:
             os.environ["RETRAIN"] = "1"  # read by `harness fit`; no parameter, which would undo fits on the next run
         self._address: Path | None = None
+        self._handlers: dict[int, Any] = {}
         self._lock = FileLock(self.folder / ".lock")
 
     @property
@@ -192,8 +196,9 @@ class Pipeline:
         if not self._take():
             raise HarnessError(f"another pipeline works in {self.folder}; wait for its end and run again")
         os.environ[cluster.OWNER] = str(os.getpid())
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a script it is ignored
-            signal.signal(signal.SIGINT, self._interrupt)
+        for number in ORDERLY:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script, or under nohup
+                self._handlers[number] = signal.signal(number, self._interrupt)
         leftovers.sweep_results(self.results, self.folder)
         leftovers.keep_newest(Path(".snakemake/log"))
         if self.experiment.run.executor == "ray":
@@ -201,13 +206,19 @@ class Pipeline:
             os.environ[cluster.ADDRESS] = str(self._address)
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        """End the jobs, so that Snakemake, which waits for them, ends in order; when asked again, end all at once.
+        """End the jobs, so that Snakemake, which waits for them, ends in order; a second Ctrl-C ends all at once.
+
+        Snakemake itself would answer SIGTERM by waiting for the jobs, however long they take.
 
         Raises:
             KeyboardInterrupt: as ever; Snakemake then starts no other job.
         """
-        print("snakemake: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        signal.signal(signal.SIGINT, _abort)
+        for each in self._handlers:  # a shell, too, passes SIGHUP on, so that it comes twice
+            signal.signal(each, _abort if each == signal.SIGINT else signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # the terminal is closed
+            print(
+                "snakemake: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr
+            )
         _signal_jobs(signal.SIGINT)
         if self._address:
             cluster.ask(self._address)
@@ -219,8 +230,8 @@ class Pipeline:
             cluster.stop(self._address)
             del os.environ[cluster.ADDRESS]
             self._address = None
-        if signal.getsignal(signal.SIGINT) in (self._interrupt, _abort):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
         self._lock.release()
 
 

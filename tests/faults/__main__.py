@@ -14,11 +14,12 @@ def main() -> int:
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help="names of campaigns; all of them by default")
     parser.add_argument("--quick", action="store_true", help="a few faults of each kind")
     chosen = parser.parse_args()
-    results = list(play(campaigns(chosen.campaigns), chosen.quick))
-    text = sheet(results)
-    print(text, end="")
+    results = []
     SHEET.parent.mkdir(exist_ok=True)
-    SHEET.write_text(text, encoding="utf-8")
+    for result in play(campaigns(chosen.campaigns), chosen.quick):
+        results.append(result)
+        SHEET.write_text(sheet(results), encoding="utf-8")  # as far as it is: it takes long
+    print(sheet(results), end="")
     return 0 if passes(results) else 1
 
 

@@ -1,5 +1,7 @@
 """The score sheet itself."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults import sheet
@@ -35,3 +37,8 @@ def test_a_campaign_that_breaks_fails_the_sheet():
 def test_an_unknown_campaign_is_told():
     with pytest.raises(SystemExit, match="there is no campaign 'kils'"):
         sheet.campaigns(["kils"])
+
+
+def test_every_campaign_has_its_line_in_the_page():
+    page = Path("docs/faults.md").read_text(encoding="utf-8")
+    assert [name for name in sheet.campaigns() if f"\n| `{name}` | " not in page] == []

@@ -69,6 +69,18 @@ def test_a_cluster_that_is_gone_is_named(monkeypatch, tmp_path):
     cluster.stop(tmp_path / "socket")
 
 
+def test_a_cluster_that_is_slow_to_end_fails_no_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "LONGEST_STOP", 0.1)
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    slow = subprocess.Popen([sys.executable, "-c", program, "harness.cluster"], stdout=subprocess.PIPE)
+    slow.stdout.readline()
+    (tmp_path / "pid").write_text(str(slow.pid))
+    cluster.stop(tmp_path / "socket")
+    assert slow.poll() is None
+    slow.kill()
+    slow.wait()
+
+
 def test_the_client_imports_neither_ray_nor_torch():
     code = "import sys, harness.executor\nassert not {'ray', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

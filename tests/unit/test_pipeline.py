@@ -1,13 +1,15 @@
 """What the Snakefile knows: keys, marks that do not hold, and one pipeline a folder."""
 
 import json
+import os
+import signal
 
 import pytest
 
 from harness import manifest
 from harness.errors import HarnessError
 from harness.experiment import cells, jobs
-from harness.pipeline import Pipeline, dry
+from harness.pipeline import ORDERLY, Pipeline, dry
 
 INLINE = {"experiment": "smoke", "set": "run.executor=inline"}
 
@@ -191,3 +193,37 @@ def test_tables_are_made_again_where_there_is_no_manifest(listed):
     assert (table.exists(), published.exists()) == (False, False)
     assert record.exists()
     assert mine.exists()
+
+
+@pytest.fixture
+def handlers():
+    """The handlers of a process that nobody has changed, as they were before the test afterwards."""
+    plain = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL)
+    before = [signal.signal(number, handler) for number, handler in zip(ORDERLY, plain, strict=True)]
+    yield dict(zip(ORDERLY, plain, strict=True))
+    for number, handler in zip(ORDERLY, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ORDERLY)
+def test_a_run_that_is_asked_to_end_says_so_once_and_ends_as_by_ctrl_c(number, tmp_path, handlers, monkeypatch, capsys):
+    monkeypatch.setitem(os.environ, "DELTA_MEM_OWNER", "")
+    run = Pipeline(INLINE, tmp_path)
+    run.begin()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGHUP)
+    assert capsys.readouterr().err.count("the same command goes on from there") == 1
+    run.end()
+    assert {each: signal.getsignal(each) for each in ORDERLY} == handlers
+
+
+def test_a_run_that_was_begun_deaf_to_a_signal_stays_so(tmp_path, handlers, monkeypatch):
+    monkeypatch.setitem(os.environ, "DELTA_MEM_OWNER", "")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run = Pipeline(INLINE, tmp_path)
+    run.begin()
+    signal.raise_signal(signal.SIGHUP)
+    run.end()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -1,39 +1,40 @@
-"""Loaded by every Python process of a pipeline under test: counts the episodes that workers begin to answer.
+"""Loaded by every Python process of a pipeline under test; nothing of the harness knows of it.
 
-``DELTA_MEM_TALLY`` names a file to which a line is appended each time: the cell's folder and the episode. Nothing of
-the harness knows of it.
+``DELTA_MEM_TALLY`` names a file to which a line is appended each time that a worker begins to answer an episode: the
+cell's folder and the episode. ``DELTA_MEM_SHUFFLE`` is a seed of the order in which cells and episodes are answered.
 """
 
 import importlib.abc
 import importlib.util
 import os
+import random
 import sys
 
 import shortage
 
-COUNTED = "harness.lm"
-
-
 class _Finder(importlib.abc.MetaPathFinder):
+    """Changes some modules once they are loaded."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
     def find_spec(self, name, path=None, target=None):
-        if name != COUNTED:
+        if name not in self.changes:
             return None
-        sys.meta_path.remove(self)
+        change = self.changes.pop(name)
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
 
-        def counting(module):
+        def changed(module):
             execute(module)
-            _count(module.MemoryLM)
-            if shortage.VARIABLE in os.environ:
-                shortage.limit(module)
+            change(module)
 
-        spec.loader.exec_module = counting
+        spec.loader.exec_module = changed
         return spec
 
 
-def _count(model):
-    plain = model._answer
+def _episodes(module):
+    plain = module.MemoryLM._answer
 
     def answer(self, requests):
         if self.journal is not None:
@@ -42,8 +43,22 @@ def _count(model):
                 file.write(f"{self.journal.path.parent} {episode} {draw}\n")
         return plain(self, requests)
 
-    model._answer = answer
+    module.MemoryLM._answer = answer
+    if shortage.VARIABLE in os.environ:
+        shortage.limit(module)
+    if seed := os.environ.get("DELTA_MEM_SHUFFLE"):
+        module.sorted = lambda items, key: sorted(items, key=lambda item: random.Random(f"{seed} {key(item)}").random())
+
+
+def _cells(module):
+    plain = module._answer
+
+    def answer(plans, progress):
+        plain(random.Random(os.environ["DELTA_MEM_SHUFFLE"]).sample(plans, len(plans)), progress)
+
+    if os.environ.get("DELTA_MEM_SHUFFLE"):
+        module._answer = answer
 
 
 if os.environ.get("DELTA_MEM_TALLY"):
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder({"harness.lm": _episodes, "harness.jobs": _cells}))
