@@ -89,14 +89,17 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: seals.sha256(path) for path in files if path.name != cache.DIGEST}
 
 
-def check_hub(name: str, model: Any) -> None:
+def check_hub(name: str, model: Any, folder: str | None = None) -> None:
     """Hold the files of a hub's model against the names that the hub gave them, which are their digests.
+
+    Args:
+        folder: Where the hub's library keeps them; None asks the library.
 
     Raises:
         HarnessError: one has changed since it was downloaded.
     """
     commit = getattr(model.config, "_commit_hash", None)
-    known = try_to_load_from_cache(name, "config.json", revision=commit)
+    known = try_to_load_from_cache(name, "config.json", cache_dir=folder, revision=commit)
     for file in sorted(Path(known).parent.iterdir()) if isinstance(known, str) else []:
         blob = file.resolve()
         if file.is_symlink() and blob.name != _named(blob):
