@@ -239,6 +239,20 @@ def place_of(module: torch.nn.Module) -> torch.device:
     return next(module.parameters()).device if found is None else torch.device(found)
 
 
+def weight_of(linear: Any) -> torch.Tensor:
+    """A frozen linear layer's weights as numbers, [out, in], wherever and in however many bits they are kept."""
+    from accelerate.utils import align_module_device
+
+    with align_module_device(linear):
+        weight = linear.weight
+        packed = getattr(weight, "quant_state", None)
+        if packed is None:
+            return weight.detach()
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.detach(), packed)
+
+
 def open_backbone(spec: BackboneSpec, run: RunSpec | None = None, shelf: cache.Shelf | None = None) -> Backbone:
     """Load a backbone, frozen and in evaluation mode.
 
@@ -265,6 +279,10 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None, shelf: cache.S
     model.requires_grad_(False).eval()
     if not (spec.device_map or spec.quantization):
         model.to(device)
+    for module in model.modules() if spec.quantization else ():
+        # Some CPUs have a kernel that computes in bf16, whatever the run's dtype, and has no gradient.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML
     tokenizer.padding_side = "left"
