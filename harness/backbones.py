@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from harness import cache, random_weights, sources
 from harness.encoding import Encoder, Segment
 from harness.episodes import Message, digest
-from harness.errors import HarnessError
+from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
 from harness.method import Unit
 from harness.progress import Progress
@@ -145,7 +145,8 @@ class Backbone:
 
         if self.adapters:
             raise HarnessError(f"adapter '{next(iter(self.adapters))}' is still attached; close its method first")
-        adapter = get_peft_model(self.model, config).eval()
+        with _placed_by_layer():
+            adapter = get_peft_model(self.model, config).eval()
         if _in_layers(adapter):
             adapter.base_model.disable_adapter_layers()
         self.adapters[name] = adapter
@@ -229,13 +230,32 @@ def _in_layers(adapter: Any) -> bool:
     return not adapter.active_peft_config.is_prompt_learning
 
 
+@contextlib.contextmanager
+def _placed_by_layer() -> Iterator[None]:
+    """PEFT puts what it adds to a layer where the layer's weights lie; those that are brought in lie nowhere."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    theirs = BaseTunerLayer._get_base_layer_device_and_dtype
+
+    def ours(layer: BaseTunerLayer, base: torch.nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+        device, dtype = theirs(layer, base)
+        return device and place_of(base), dtype
+
+    BaseTunerLayer._get_base_layer_device_and_dtype = ours  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BaseTunerLayer._get_base_layer_device_and_dtype = theirs  # type: ignore[method-assign]
+
+
 def place_of(module: torch.nn.Module) -> torch.device:
     """Where a module computes, which is where what it is given and what is put beside it belongs.
 
     Of a module whose weights accelerate brings in for each forward, not where they lie meanwhile.
     """
     hook = getattr(module, "_hf_hook", None)
-    found = getattr(hook, "execution_device", None)
+    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+    found = next((place for place in places if place is not None), None)
     return next(module.parameters()).device if found is None else torch.device(found)
 
 
@@ -279,15 +299,15 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None, shelf: cache.S
     model.requires_grad_(False).eval()
     if not (spec.device_map or spec.quantization):
         model.to(device)
-    for module in model.modules() if spec.quantization else ():
-        # Some CPUs have a kernel that computes in bf16, whatever the run's dtype, and has no gradient.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML
     tokenizer.padding_side = "left"
     if spec.quantization:
         identity = digest([identity, spec.quantization, NF4])
+        for module in model.modules():
+            # Some CPUs have a kernel that computes in bf16, whatever the run's dtype, and has no gradient.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     return Backbone(spec, model, tokenizer, identity, model.num_parameters())
 
 
@@ -307,6 +327,10 @@ def _read(spec: BackboneSpec, where: str, revision: str, options: dict[str, Any]
         ) from error
     if spec.hub:
         sources.check_hub(where, model)
+    if isinstance(spec.device_map, dict):
+        modules = dict(model.named_modules())
+        if unknown := next((name for name in spec.device_map if name not in modules), None):
+            raise HarnessError(f"device_map names '{unknown}', which '{where}' has not; {nearest(unknown, modules)}")
     return model, tokenizer
 
 

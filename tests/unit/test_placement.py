@@ -124,8 +124,8 @@ def test_a_memory_starts_alike_wherever_its_layer_lies(opened):
 
 
 def test_a_map_that_names_no_module_is_refused(opened):
-    with pytest.raises(HarnessError, match="cannot be opened"):
-        opened(device_map={"no.such.module": "cpu"})
+    with pytest.raises(HarnessError, match=r"names 'model.layer.1', which .* has not; did you mean 'model.layers.1'"):
+        opened(device_map={**HALF_ON_DISK, "model.layer.1": "cpu"})
 
 
 def test_random_weights_are_not_spread_nor_packed():
