@@ -145,7 +145,7 @@ class Backbone:
 
         if self.adapters:
             raise HarnessError(f"adapter '{next(iter(self.adapters))}' is still attached; close its method first")
-        with _placed_by_layer():
+        with _stand_ins(self.model):
             adapter = get_peft_model(self.model, config).eval()
         if _in_layers(adapter):
             adapter.base_model.disable_adapter_layers()
@@ -231,21 +231,26 @@ def _in_layers(adapter: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _placed_by_layer() -> Iterator[None]:
-    """PEFT puts what it adds to a layer where the layer's weights lie; those that are brought in lie nowhere."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def _stand_ins(model: torch.nn.Module) -> Iterator[None]:
+    """PEFT puts what it adds to a layer where the layer's weights lie.
 
-    theirs = BaseTunerLayer._get_base_layer_device_and_dtype
-
-    def ours(layer: BaseTunerLayer, base: torch.nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-        device, dtype = theirs(layer, base)
-        return device and place_of(base), dtype
-
-    BaseTunerLayer._get_base_layer_device_and_dtype = ours  # type: ignore[method-assign]
+    Those that are brought in for each forward lie nowhere, so inside the block others stand in for them that take no
+    room and lie where the layer computes.
+    """
+    away = [
+        (module, name, weight)
+        for module in model.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.is_meta and place_of(module).type != "meta"
+    ]
+    for module, name, weight in away:
+        stand_in = torch.zeros((), dtype=weight.dtype, device=place_of(module)).expand(weight.shape)
+        module.register_parameter(name, torch.nn.Parameter(stand_in, requires_grad=False))
     try:
         yield
     finally:
-        BaseTunerLayer._get_base_layer_device_and_dtype = theirs  # type: ignore[method-assign]
+        for module, name, weight in away:
+            module.register_parameter(name, weight)
 
 
 def place_of(module: torch.nn.Module) -> torch.device:

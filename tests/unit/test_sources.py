@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import backbones, cache, seals, shelf, sources, trained
+from harness import backbones, cache, config, seals, shelf, sources, trained
+from harness.cli import _common
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, RunSpec
 
@@ -252,3 +253,35 @@ def test_what_came_with_the_repository_does_not_travel(tmp_path, monkeypatch):
     wire = Wire(shelf.HeldHere())
     assert sources.locate(BackboneSpec(trained="recall"), wire)[0] == str(trained.stored("recall"))
     assert wire.parts == 0
+
+
+# --- a run and its backbone ---
+
+
+def prepared(results):
+    """A run that was prepared on its backbone: its experiment, and the file that says so."""
+    experiment = config.load("smoke", ["run.executor=inline"])
+    _common.hand_in("prepare", experiment, "tiny_llama", "", 0, results, False)
+    return experiment, results / "smoke" / "tiny_llama" / "backbone.json"
+
+
+def test_a_run_goes_on_with_the_backbone_that_it_was_prepared_with_or_not_at_all(tmp_path):
+    experiment, file = prepared(tmp_path)
+    facts = seals.read(file)
+    go_on = lambda: _common.hand_in("evaluate", experiment, "tiny_llama", "frozen", 42, tmp_path, False)  # noqa: E731
+    other = {**facts, "digest": "0" * 64}
+    file.write_text(seals.sealed(json.dumps(other, indent=1)))
+    with pytest.raises(HarnessError, match=rf"is {facts['digest'][:12]} here and was 000000000000 when .*{file}"):
+        go_on()
+    file.write_text(json.dumps(facts))  # as older runs wrote it
+    assert go_on()["answered"]
+
+
+def test_every_changed_bit_of_backbone_json_is_refused(tmp_path):
+    _, file = prepared(tmp_path)
+    whole = file.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(whole)), FLIPS):
+        flip(file, bit)
+        with pytest.raises(HarnessError, match=r"backbone\.json is not as it was written .*; delete it and run again"):
+            seals.read(file)
+        file.write_bytes(whole)
