@@ -24,7 +24,7 @@ LONGEST = 100
 """Bytes at the beginning of a text in which a seal lies."""
 
 
-class BrokenSeal(ValueError):
+class BrokenSealError(ValueError):
     """The text is not as it was written."""
 
 
@@ -38,14 +38,14 @@ def opened(text: bytes) -> bytes:
     """The text without its seal, as it was written.
 
     Raises:
-        BrokenSeal: a bit of it is another one now.
+        BrokenSealError: a bit of it is another one now.
     """
     head = HEAD.match(text)
     if head is None and not any(mark in text[:LONGEST] for mark in MARKS):
         return text
     bare = b"{" + text[head.end() :] if head else b""
     if head is None or head[2] != hashlib.sha256(bare).hexdigest().encode():
-        raise BrokenSeal("its seal does not hold")
+        raise BrokenSealError("its seal does not hold")
     return bare
 
 
