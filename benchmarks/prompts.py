@@ -37,8 +37,9 @@ def measure(backbone: str, source: str = "auto", *, questions: int = 100, tokens
 def _tokenizer(backbone: str) -> Any:
     from transformers import AutoTokenizer
 
-    from harness.backbones import byte_tokenizer, locate
     from harness.experiment import BackboneSpec
+    from harness.random_weights import byte_tokenizer
+    from harness.sources import locate
 
     if backbone.startswith("random:"):
         return byte_tokenizer()

@@ -1,4 +1,4 @@
-"""Frozen language models with their tokenizers: hub id, local folder, packaged GGUF, random weights, or trained here.
+"""Frozen language models with their tokenizers, wherever they come from (:mod:`harness.sources`).
 
 Chat template, padding and end-of-sequence are handled here, once.
 """
@@ -9,11 +9,8 @@ import contextlib
 import copy
 import hashlib
 import importlib.util
-import json
 import math
-import os
-import shutil
-import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,39 +18,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
-    PreTrainedTokenizerFast,
     dynamic_module_utils,
 )
 from transformers.utils import logging as transformers_logging
 
-from harness import cache, disk, leftovers
+from harness import cache, random_weights, sources
 from harness.encoding import Encoder, Segment
 from harness.episodes import Message, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec, RunSpec
 from harness.method import Unit
 from harness.progress import Progress
+from harness.random_weights import CHATML
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # a model that brings code is refused, and nobody is asked to let it run
 
-SHAPES = Path(__file__).parent / "shapes"
 REMOTE_CODE = (
     "backbone '{}' brings Python code of its own, which is not run; take a model that transformers knows, or read that "
     "code and give the backbone 'remote_code: true'"
 )
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+"""4-bit weights as QLoRA has them (Dettmers et al. 2023): normal-float, the scales quantised too."""
 
 
 @dataclass
@@ -72,7 +64,8 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        """Where inputs go; of weights that are brought in when they are wanted, where they are brought to."""
+        return place_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +145,8 @@ class Backbone:
 
         if self.adapters:
             raise HarnessError(f"adapter '{next(iter(self.adapters))}' is still attached; close its method first")
-        adapter = get_peft_model(self.model, config).eval()
+        with _stand_ins(self.model):
+            adapter = get_peft_model(self.model, config).eval()
         if _in_layers(adapter):
             adapter.base_model.disable_adapter_layers()
         self.adapters[name] = adapter
@@ -218,6 +212,7 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """What a record says of the backbone."""
         template = self.tokenizer.chat_template or ""
+        placed = [str(device) for device in getattr(self.model, "hf_device_map", {}).values()]
         return {
             "spec": self.spec.model_dump(exclude_none=True),
             "revision": getattr(self.model.config, "_commit_hash", None) or self.spec.revision,
@@ -226,6 +221,7 @@ class Backbone:
             "parameters": self.parameters,
             "tokenizer_hash": digest(sorted(self.tokenizer.get_vocab().items())),
             "chat_template_hash": hashlib.sha256(str(template).encode()).hexdigest(),
+            **({"placed": dict(sorted(Counter(placed).items()))} if self.spec.device_map else {}),
         }
 
 
@@ -234,8 +230,61 @@ def _in_layers(adapter: Any) -> bool:
     return not adapter.active_peft_config.is_prompt_learning
 
 
-def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
+@contextlib.contextmanager
+def _stand_ins(model: torch.nn.Module) -> Iterator[None]:
+    """PEFT puts what it adds to a layer where the layer's weights lie.
+
+    Those that are brought in for each forward lie nowhere, so inside the block others stand in for them that take no
+    room and lie where the layer computes.
+    """
+    away = [
+        (module, name, weight)
+        for module in model.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.is_meta and place_of(module).type != "meta"
+    ]
+    for module, name, weight in away:
+        stand_in = torch.zeros((), dtype=weight.dtype, device=place_of(module)).expand(weight.shape)
+        module.register_parameter(name, torch.nn.Parameter(stand_in, requires_grad=False))
+    try:
+        yield
+    finally:
+        for module, name, weight in away:
+            module.register_parameter(name, weight)
+
+
+def place_of(module: torch.nn.Module) -> torch.device:
+    """Where a module computes, which is where what it is given and what is put beside it belongs.
+
+    Of a module whose weights accelerate brings in for each forward, not where they lie meanwhile.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+    found = next((place for place in places if place is not None), None)
+    return next(module.parameters()).device if found is None else torch.device(found)
+
+
+def weight_of(linear: Any) -> torch.Tensor:
+    """A frozen linear layer's weights as numbers, [out, in], wherever and in however many bits they are kept."""
+    from accelerate.utils import align_module_device
+
+    with align_module_device(linear):
+        weight = linear.weight
+        packed = getattr(weight, "quant_state", None)
+        if packed is None:
+            return weight.detach()
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.detach(), packed)
+
+
+def open_backbone(spec: BackboneSpec, run: RunSpec | None = None, shelf: cache.Shelf | None = None) -> Backbone:
     """Load a backbone, frozen and in evaluation mode.
+
+    Weights of the run's dtype are mapped from their file, not copied: workers of one machine share their pages.
+
+    Args:
+        shelf: What the pipeline's machine holds, where this is another one.
 
     Raises:
         HarnessError: the source is not to be had, with what to do about it.
@@ -244,186 +293,78 @@ def open_backbone(spec: BackboneSpec, run: RunSpec | None = None) -> Backbone:
     device = _device(run)
     options = {"dtype": getattr(torch, run.dtype), "attn_implementation": run.attention}
     if spec.random:
-        model, tokenizer, identity = _random(spec.random, options)
+        model, tokenizer, identity = random_weights.draw(spec.random, options)
     else:
-        folder, revision = locate(spec)
-        try:
-            where = {"revision": revision, "trust_remote_code": spec.remote_code}
-            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            model = AutoModelForCausalLM.from_pretrained(folder, **where, **options)
-        except (OSError, ValueError, ImportError) as error:
-            if "trust_remote_code" in str(error):
-                raise HarnessError(REMOTE_CODE.format(folder)) from error
-            reason = str(error).strip().splitlines()[0]
-            raise HarnessError(
-                f"backbone '{folder}' cannot be opened ({reason}); name a folder that holds it, or run where its hub "
-                "can be reached"
-            ) from error
-        identity = _identity(folder, revision, model)
+        where, revision = sources.locate(spec, shelf)
+        model, tokenizer = _read(spec, where, revision, options | _placed(spec, device, options["dtype"]))
+        identity = sources.identity(spec, where, revision, model)
     # How answers are decoded is the harness's to say: of what a checkpoint wants (a repetition penalty, beams) only its
     # ends of turn stay, for not every method decodes by `generate`.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    if not (spec.device_map or spec.quantization):
+        model.to(device)
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML
     tokenizer.padding_side = "left"
-    return Backbone(spec, model, tokenizer, identity, sum(p.numel() for p in model.parameters()))
+    if spec.quantization:
+        identity = digest([identity, spec.quantization, NF4])
+        for module in model.modules():
+            # Some CPUs have a kernel that computes in bf16, whatever the run's dtype, and has no gradient.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    return Backbone(spec, model, tokenizer, identity, model.num_parameters())
 
 
-def prepare(spec: BackboneSpec, progress: Progress | None = None) -> str:
-    """Make a backbone ready to be opened quickly: convert a packaged GGUF, check what was converted before, train."""
-    if spec.random:
-        shape(spec.random)
-        return spec.random
-    return locate(spec, check=True, progress=progress)[0]
+def _read(spec: BackboneSpec, where: str, revision: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The model and the tokenizer of a folder or a hub."""
+    source = {"revision": revision, "trust_remote_code": spec.remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **source)
+        model = AutoModelForCausalLM.from_pretrained(where, **source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise HarnessError(REMOTE_CODE.format(where)) from error
+        reason = str(error).strip().splitlines()[0]
+        raise HarnessError(
+            f"backbone '{where}' cannot be opened ({reason}); name a folder that holds it, or run where its hub "
+            "can be reached"
+        ) from error
+    if spec.hub:
+        sources.check_hub(where, model)
+    if isinstance(spec.device_map, dict):
+        modules = dict(model.named_modules())
+        if unknown := next((name for name in spec.device_map if name not in modules), None):
+            raise HarnessError(f"device_map names '{unknown}', which '{where}' has not; {nearest(unknown, modules)}")
+    return model, tokenizer
 
 
-def locate(spec: BackboneSpec, *, check: bool = False, progress: Progress | None = None) -> tuple[str, str]:
-    """Folder or hub id to load from, and the revision."""
-    if spec.trained:
-        from harness import trained
-
-        return str(trained.folder(spec.trained, progress)), "main"
-    if spec.gguf:
-        return str(_converted(spec.gguf, check=check)), "main"
-    if spec.folder:
-        if not Path(spec.folder, "config.json").is_file():
+def _placed(spec: BackboneSpec, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Options of ``from_pretrained`` that say where weights go, and in how many bits."""
+    options: dict[str, Any] = {"device_map": spec.device_map} if spec.device_map else {}
+    if spec.quantization:
+        if importlib.util.find_spec("bitsandbytes") is None:
             raise HarnessError(
-                f"backbone folder '{spec.folder}' holds no config.json; name a Hugging Face model folder"
+                f"backbone '{spec.name}' is to have 4-bit weights and the package bitsandbytes is not installed; "
+                "pip install -e '.[quantized]', or leave 'quantization' out"
             )
-        return spec.folder, "main"
-    return str(spec.hub), spec.revision or "main"
+        options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
+        options.setdefault("device_map", {"": device})
+    return options
+
+
+def prepare(spec: BackboneSpec, progress: Progress | None = None, shelf: cache.Shelf | None = None) -> str:
+    """Make a backbone ready to be opened quickly: convert a packaged GGUF, train, fetch, or make anew what changed."""
+    if spec.random:
+        random_weights.shape(spec.random)
+        return spec.random
+    return sources.locate(spec, shelf, progress)[0]
 
 
 def _device(run: RunSpec) -> str:
     if run.device == "cuda" and not torch.cuda.is_available():
         raise HarnessError("the experiment asks for device cuda but none is visible; set run.device to auto or cpu")
     return run.device if run.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _identity(folder: str, revision: str, model: Any) -> str:
-    """Digest of a local folder's files; of a hub model, its name and the commit that was loaded."""
-    if not Path(folder).is_dir():
-        return digest([folder, revision, getattr(model.config, "_commit_hash", None)])
-    stored = Path(folder, "digest.json")
-    if stored.is_file():  # the GGUF's own digest, so that another machine's conversion is the same backbone
-        return str(json.loads(stored.read_text())["source"])
-    return digest(_file_digests(Path(folder)))
-
-
-def _file_digests(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if (
-            path.is_file()
-            and path.name != "digest.json"
-            and path.suffix in {".json", ".safetensors", ".model", ".jinja", ".py"}
-        ):
-            found[path.name] = _sha256(path)
-    return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# --- packaged GGUF ---
-
-
-def _converted(package: str, *, check: bool) -> Path:
-    """The safetensors form of a GGUF inside a Python package, converted once into the cache.
-
-    The folder appears whole or not at all; with ``check`` its files are held against their digests, and a changed
-    one is converted again.
-    """
-    module = importlib.util.find_spec(package.replace("-", "_"))
-    if module is None or not module.submodule_search_locations:
-        raise HarnessError(
-            f"the package '{package}' is not installed; run `make env`, or pip install --no-deps {package}"
-        )
-    files = sorted(Path(next(iter(module.submodule_search_locations))).glob("*.gguf"))
-    if len(files) != 1:
-        raise HarnessError(
-            f"the package '{package}' holds {len(files)} GGUF files instead of one; name another package"
-        )
-    target = cache.folder() / "backbones" / f"{package}-{files[0].stat().st_size}"
-    if target.is_dir() and not (check and _damaged(target)):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    leftovers.sweep(target.parent)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=leftovers.prefix(target)))
-    try:
-        with disk.writing(target):
-            _convert(files[0], work)
-        digests = {"source": _sha256(files[0]), "files": _file_digests(work)}
-        (work / "digest.json").write_text(json.dumps(digests, indent=1, sort_keys=True))
-        if target.is_dir():
-            shutil.rmtree(target)
-        try:
-            os.rename(work, target)
-        except OSError:
-            if not target.is_dir():  # else another process was first, with the same bytes
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def _damaged(folder: Path) -> bool:
-    stored = folder / "digest.json"
-    return not stored.is_file() or json.loads(stored.read_text()).get("files") != _file_digests(folder)
-
-
-def _convert(file: Path, target: Path) -> None:
-    from transformers import GgufConfig
-
-    source = {"gguf_file": file.name, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **source
-    )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(target)
-
-
-# --- random weights ---
-
-
-def shape(name: str) -> dict[str, Any]:
-    """The configuration that a file under ``harness/shapes`` holds.
-
-    Raises:
-        HarnessError: there is none of that name.
-    """
-    known = {p.stem: p for p in SHAPES.glob("*.json")}
-    if name not in known:
-        raise HarnessError(f"unknown shape '{name}'; {nearest(name, known)}")
-    return json.loads(known[name].read_text())
-
-
-def _random(name: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
-    """A model of a named shape with seeded random weights, and a byte tokenizer that needs no download."""
-    facts = shape(name)
-    seed = facts.pop("seed", 0)
-    config = AutoConfig.for_model(**facts)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, **options)
-    return model, byte_tokenizer(), digest([name, facts, seed])
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """256 bytes and three ChatML tokens: enough for models whose weights mean nothing."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = {"pad_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-    fast.chat_template = CHATML
-    return fast
 
 
 def threads(cpus: float) -> None:

@@ -33,6 +33,7 @@ import psutil
 from harness import leftovers, shortage
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
+from harness.shelf import Elsewhere, put_up
 
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
@@ -228,6 +229,8 @@ class Workers:
 
     def __init__(self, run: RunSpec) -> None:
         self.run = run
+        self.shelf: Any = None
+        """The actor that hands out backbones, where workers may be on other machines."""
         self.free: asyncio.Queue[Any] = asyncio.Queue()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -236,7 +239,7 @@ class Workers:
         import ray
 
         sizes = {"num_cpus": self.run.cpus_per_worker, "num_gpus": self.run.gpus_per_worker}
-        return ray.remote(Worker).options(**sizes).remote(os.getcwd(), math.ceil(self.run.cpus_per_worker))
+        return ray.remote(Worker).options(**sizes).remote(os.getcwd(), math.ceil(self.run.cpus_per_worker), self.shelf)
 
     async def do(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request: ``result``, ``error`` (the user's mistake) or ``failure`` (ours)."""
@@ -272,7 +275,8 @@ class Workers:
 class Worker:
     """Runs one job after another in one process, so that its backbone stays loaded."""
 
-    def __init__(self, directory: str, threads: int) -> None:
+    def __init__(self, directory: str, threads: int, shelf: Any = None) -> None:
+        self.shelf = shelf and Elsewhere(shelf)
         os.chdir(directory)
         # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
@@ -283,7 +287,7 @@ class Worker:
         from harness import jobs
 
         try:
-            return {"result": jobs.run(request)}
+            return {"result": jobs.run(request, self.shelf)}
         except HarnessError as error:
             return {"error": str(error)}
 
@@ -332,6 +336,7 @@ async def _boot(workers: Workers, head: Head | None) -> None:
     try:
         address = await asyncio.to_thread(head.address) if head else os.environ["RAY_ADDRESS"]
         await asyncio.to_thread(_connect, address, workers.run)
+        workers.shelf = None if head else await asyncio.to_thread(put_up)
     except (HarnessError, ConnectionError) as error:
         workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({error})"))
         return

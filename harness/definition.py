@@ -114,7 +114,7 @@ def union(found: Sequence[Part], name: str) -> Experiment:
                 name: spec.model_dump(mode="json")
                 for name, spec in _joined(
                     found, "backbone", lambda part: part.backbones, lambda part: part.config.backbones.items(),
-                    lambda pair: pair[1].model_dump(exclude={"reported_as"}), lambda mine, other: mine,
+                    lambda pair: pair[1].model_dump(exclude={"reported_as", "device_map"}), lambda mine, other: mine,
                 )
             },
             "rows": [

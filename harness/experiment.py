@@ -57,6 +57,17 @@ class BackboneSpec(_Model):
         exclude_if=lambda allowed: not allowed,
         description="Run Python code that lies beside the weights, as some models need; its rows are in no headline.",
     )
+    quantization: Literal["nf4"] | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        description="Weights in 4 bits (bitsandbytes), which is another backbone: the paper's numbers are not its own.",
+    )
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None = Field(
+        None,
+        exclude_if=lambda devices: devices is None,
+        description="How accelerate spreads layers over GPUs, CPU and disk, or the device of each module by name; "
+        "None is one device.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSpec:
@@ -65,7 +76,14 @@ class BackboneSpec(_Model):
             raise ValueError(f"name exactly one of {', '.join(SOURCES)} (given: {', '.join(given) or 'none'})")
         if self.remote_code and not (self.folder or self.revision):
             raise ValueError("code that comes with a model may change; give 'revision' the commit that was read")
+        if self.random and (self.quantization or self.device_map):
+            raise ValueError("random weights are drawn whole on one device; leave out 'quantization' and 'device_map'")
         return self
+
+    @property
+    def bits(self) -> str:
+        """How few bits a weight has, in words; empty where they are the run's dtype."""
+        return f"4-bit {self.quantization}" if self.quantization else ""
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ from harness import (
     tuning,
 )
 from harness.backbones import Backbone
+from harness.cache import Shelf
 from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
@@ -55,13 +56,14 @@ PROBED = ("removed", "own_text", "windowed", "replayed")
 """Conditions in the order in which gates prefer them: where the memory alone speaks, it shows most."""
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any], shelf: Shelf | None = None) -> dict[str, Any]:
     """Do one job.
 
     Args:
         request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
-            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``killed`` (workers that it has cost for
-            want of memory).
+            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``digest`` (of the backbone that the run
+            was prepared with), ``killed`` (workers that it has cost for want of memory).
+        shelf: What the pipeline's machine holds of backbones, where that is another one.
 
     Raises:
         HarnessError: the input is refused, a gate failed, or memory does not suffice.
@@ -74,6 +76,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         results=Path(request["results"]),
         retrain=bool(request.get("retrain")),
         progress=Progress(request.get("progress")),
+        digest=request.get("digest"),
+        shelf=shelf,
         killed=int(request.get("killed", 0)),
     )
     plug(work.experiment.plugins)
@@ -94,6 +98,8 @@ class _Work:
     results: Path
     retrain: bool
     progress: Progress
+    digest: str | None
+    shelf: Shelf | None
     killed: int
 
     @property
@@ -107,7 +113,14 @@ class _Work:
     def open(self) -> Backbone:
         self.progress.update("open", 0, 1)
         spec, run = self.experiment.backbones[self.backbone], self.experiment.run
-        return _open(spec.model_dump_json(), run.model_dump_json())
+        found = _open(spec.model_dump_json(), run.model_dump_json(), self.shelf)
+        if self.digest not in (None, found.digest):
+            file = self.results / self.experiment.name / self.backbone / "backbone.json"
+            raise HarnessError(
+                f"the backbone '{self.backbone}' is {found.digest[:12]} here and was {self.digest[:12]} when the run "
+                f"was prepared; restore it, or delete {file} to take it as it is, and run again"
+            )
+        return found
 
     @contextmanager
     def method(self) -> Iterator[MemoryMethod]:
@@ -122,10 +135,10 @@ class _Work:
 
 
 @lru_cache(maxsize=1)
-def _open(spec: str, run: str) -> Backbone:
+def _open(spec: str, run: str, shelf: Shelf | None) -> Backbone:
     settings = RunSpec.model_validate_json(run)
     backbones.threads(settings.cpus_per_worker)
-    return backbones.open_backbone(BackboneSpec.model_validate_json(spec), settings)
+    return backbones.open_backbone(BackboneSpec.model_validate_json(spec), settings, shelf)
 
 
 # --- prepare ---
@@ -133,9 +146,10 @@ def _open(spec: str, run: str) -> Backbone:
 
 def _prepare(work: _Work) -> dict[str, Any]:
     """Convert or fetch the backbone once, before jobs want it at the same time."""
-    backbones.prepare(work.experiment.backbones[work.backbone], work.progress)
+    backbones.prepare(work.experiment.backbones[work.backbone], work.progress, work.shelf)
     facts = work.open().describe()
-    records.write_json(work.results / work.experiment.name / work.backbone / "backbone.json", facts)
+    with records.atomic(work.results / work.experiment.name / work.backbone / "backbone.json") as temporary:
+        temporary.write_text(seals.sealed(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"))
     return facts
 
 

@@ -13,10 +13,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import config
-from harness.backbones import SHAPES, Backbone, byte_tokenizer, locate, shape
+from harness.backbones import Backbone
 from harness.errors import HarnessError, nearest
 from harness.experiment import BackboneSpec
+from harness.random_weights import SHAPES, byte_tokenizer, shape
 from harness.registry import resolve, row_names
+from harness.sources import locate
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import subprocess
@@ -25,6 +26,8 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
+QUANTISER = "bitsandbytes"
+"""Optional, for 4-bit weights."""
 
 
 @cache
@@ -33,6 +36,8 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         found[package] = metadata.version(package)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found[QUANTISER] = metadata.version(QUANTISER)
     return found
 
 

@@ -78,7 +78,7 @@ class Session:
         Raises:
             HarnessError: a name is unknown, the backbone is not to be had, or the fit is another method's.
         """
-        spec = BackboneSpec(**_source(backbone)) if isinstance(backbone, str) else backbone
+        spec = BackboneSpec(**source_of(backbone)) if isinstance(backbone, str) else backbone
         made, config = resolve(method, settings)
         run = run or RunSpec()
         attached = made(config, open_backbone(spec, run), seed)
@@ -187,7 +187,7 @@ class Session:
         }
 
 
-def _source(name: str) -> dict[str, str]:
+def source_of(name: str) -> dict[str, str]:
     """Which kind of backbone a name means."""
     if name.startswith("random:"):
         return {"random": name.removeprefix("random:")}

@@ -8,7 +8,6 @@ the repository, and are made anew only where they are missing.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
@@ -29,7 +28,6 @@ from harness.episodes import Episode, Message, digest
 from harness.errors import HarnessError, nearest
 from harness.experiment import Budget, DataSpec
 from harness.progress import Progress
-from harness.records import write_json
 from harness.tasks import task
 
 if TYPE_CHECKING:
@@ -89,41 +87,50 @@ def recipe(name: str) -> Recipe:
 def folder(name: str, progress: Progress | None = None) -> Path:
     """A recipe's model in Hugging Face layout, weights in bf16; trained now where it is not stored.
 
-    A training that was cut off goes on from its last checkpoint; the folder appears when it is whole, and one whose
-    weights have changed since is made anew.
+    A training that was cut off goes on from its last checkpoint; the folder appears when it is whole, and one of whose
+    files a bit has changed since is made anew.
     """
     made = recipe(name)
-    target = cache.folder() / "backbones" / f"{name}-{made.address[:16]}"
-    for stored in (REFERENCE / made.address[:16], target):
-        if _whole(stored):
-            return stored
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
-        if not _whole(target):
-            work = target.with_name(f".{target.name}.work")
-            _make(made, work, progress or Progress(None))
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(work / "whole", target)
-            shutil.rmtree(work)
-    return target
+    target = cache.place(f"{name}-{made.address[:16]}")
+    if kept := stored(name):
+        return kept
+    if cache.whole(target):
+        return target
+    work = target.with_name(f".{target.name}.work")
+    put = cache.put(target, lambda whole: _make(made, work, whole, progress or Progress(None)))
+    shutil.rmtree(work, ignore_errors=True)
+    return put
 
 
-def _whole(stored: Path) -> bool:
-    facts = stored / "digest.json"
-    return facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["source"] == identity(stored)
+def stored(name: str) -> Path | None:
+    """The folder of a recipe's weights that came with the repository; None where none did.
+
+    Raises:
+        HarnessError: they have changed since.
+    """
+    kept = REFERENCE / recipe(name).address[:16]
+    if not kept.is_dir():
+        return None
+    try:
+        unchanged = identity(kept) == cache.source(kept)
+    except (SafetensorError, ValueError, KeyError):
+        unchanged = False
+    if not unchanged:
+        raise HarnessError(f"{kept} is not as it came with the repository; restore it, or delete it to train it anew")
+    return kept
 
 
-def identity(stored: Path) -> str:
+def identity(folder: Path) -> str:
     """Digest of weights and vocabulary."""
-    weights = stored / "model.safetensors"
+    weights = folder / "model.safetensors"
     if not weights.is_file():
         return ""
     tensors = {name: x.view(torch.int16).flatten().tolist() for name, x in load_file(weights).items()}
-    return digest([tensors, json.loads((stored / "tokenizer.json").read_text(encoding="utf-8"))["model"]])
+    return digest([tensors, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]])
 
 
-def _make(made: Recipe, work: Path, progress: Progress) -> None:
-    """Train in ``work`` and leave the model in ``work/whole``."""
+def _make(made: Recipe, work: Path, whole: Path, progress: Progress) -> dict[str, Any]:
+    """Train in ``work``, leave the model in ``whole``, and give what is to be known of it."""
     from harness import training
 
     episodes = task(made.task).load(DataSpec(seed=made.seed), "train", made.settings, made.episodes).episodes
@@ -144,11 +151,10 @@ def _make(made: Recipe, work: Path, progress: Progress) -> None:
         progress=progress,
     )
     del model.probes
-    whole = work / "whole"
     model.to(torch.bfloat16).save_pretrained(whole)
     backbone.tokenizer.save_pretrained(whole)
     facts = {"source": identity(whole), "address": made.address, "recipe": made.model_dump(mode="json")}
-    write_json(whole / "digest.json", {**facts, "report": report.as_dict()})
+    return {**facts, "report": report.as_dict()}
 
 
 def _untrained(made: Recipe, episodes: Sequence[Episode]) -> Backbone:

@@ -89,6 +89,7 @@ def hand_in(
     kind: str, experiment: Experiment, backbone: str, row: str, seed: int, results: Path, retrain: bool
 ) -> dict[str, Any]:
     """Hand one job in, show how far it is until it is done, and give its result."""
+    from harness import seals
     from harness.errors import nearest
     from harness.progress import follow
 
@@ -113,6 +114,9 @@ def hand_in(
         "retrain": retrain,
         "progress": str(log),
     }
+    prepared = results / experiment.name / backbone / "backbone.json"
+    if kind != "prepare" and prepared.is_file():
+        request["digest"] = seals.read(prepared).get("digest")
     with follow(log, label):
         return submit(request)
 

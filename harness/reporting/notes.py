@@ -164,8 +164,9 @@ def _described(record: Record) -> str:
     source = next((f"{k} {spec[k]}" for k in SOURCES if spec.get(k)), "")
     revision = f"revision {about['revision']}" if about.get("revision") else ""
     digest = f"weights {str(about['digest'])[:12]}" if about.get("digest") else ""
+    bits = f"4-bit {spec['quantization']}" if spec.get("quantization") else ""
     ran = f"{record.provenance.dtype}, {record.provenance.attention} attention"
-    return ", ".join(part for part in (source, revision, digest, ran) if part)
+    return ", ".join(part for part in (source, revision, digest, bits, ran) if part)
 
 
 def _data(experiment: Experiment, summary: Summary) -> Iterator[str]:

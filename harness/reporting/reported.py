@@ -286,6 +286,8 @@ def differences(
     """What keeps our number from being held against the printed one."""
     if backbone.remote_code:
         yield "remote code"
+    if backbone.bits:
+        yield backbone.bits
     if backbone.reported_as is None:
         yield "another backbone"
     for source in sorted({str(r.provenance.data.get("source")) for r in records} - {"official"}):

@@ -159,6 +159,7 @@ def _panel(experiment: Experiment, summary: Summary, part: list[Column]) -> Pane
         for row in experiment.rows:
             label = row.row if len(experiment.backbones) == 1 else f"{backbone}: {row.row}"
             label += " (remote code)" if experiment.backbones[backbone].remote_code else ""
+            label += f" ({bits})" if (bits := experiment.backbones[backbone].bits) else ""
             rows.append((label, [_entry(summary, backbone, row.row, c) for c in part]))
     tasks = [(_task_head(summary, task), len(list(g))) for task, g in groupby(part, key=lambda c: c.task)]
     conditions = [(key[1], len(list(g))) for key, g in groupby(part, key=lambda c: (c.task, c.condition))]

@@ -6,6 +6,7 @@ cropping, which assisted decoding needs and a recurrence cannot undo, is refused
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ class Tally:
         sums = (gates if mask is None else gates * mask).sum((1, 2))
         self.sums = sums if self.sums is None else self.sums + sums
         self.writes += gates[0].numel() if mask is None else int(mask.sum())
+
+
+def together(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """On the first one's device, for layers may be on several."""
+    found = list(tensors)
+    return [x.to(found[0].device) for x in found]
 
 
 class MemoryCache(DynamicCache):
@@ -113,9 +120,9 @@ class MemoryCache(DynamicCache):
             self.recorded[layer].append(reads.detach())
         if self.replayed is None:
             return reads
-        other = self.replayed[self.answering][layer]
+        other, seen = self.replayed[self.answering][layer].to(reads.device), self.seen.to(reads.device)
         real = torch.ones(reads.shape[:2], dtype=torch.bool, device=reads.device) if mask is None else mask
-        positions = (self.seen.unsqueeze(1) + real.long().cumsum(1) - 1).clamp_min(0) % len(other)
+        positions = (seen.unsqueeze(1) + real.long().cumsum(1) - 1).clamp_min(0) % len(other)
         return other[positions] * real.unsqueeze(-1)
 
     # --- the forwards of a call ---
@@ -157,7 +164,7 @@ class MemoryCache(DynamicCache):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._each_row(lambda x: x[indices])
+        self._each_row(lambda x: x[indices.to(x.device)])
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)

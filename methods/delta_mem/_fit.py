@@ -23,7 +23,7 @@ from harness.episodes import Episode, Message
 from harness.errors import HarnessError
 from harness.experiment import Budget
 from harness.progress import Progress
-from methods.delta_mem._cache import MemoryCache, Segments
+from methods.delta_mem._cache import MemoryCache, Segments, together
 
 if TYPE_CHECKING:
     from methods.delta_mem import DeltaMem
@@ -97,7 +97,7 @@ def loss(method: DeltaMem, batch: Batch) -> tuple[Tensor, int]:
     cache.gates = [] if config.objective == "release" else None
     value = training.answer_loss(method.peft, batch.reads, past_key_values=cache)
     if cache.gates is not None:
-        value = value + config.write_sparsity * (torch.stack(cache.gates) - SPARSITY).square().mean()
+        value = value + config.write_sparsity * (torch.stack(together(cache.gates)) - SPARSITY).square().mean()
     return value, batch.tokens
 
 

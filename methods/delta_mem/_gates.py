@@ -18,6 +18,7 @@ from harness.backbones import Backbone
 from harness.episodes import Episode, Message
 from harness.gates import GateOutcome, attention, frozen_backbone, in_situ, relative, require, sharp
 from methods.delta_mem import _plain
+from methods.delta_mem._cache import together
 
 if TYPE_CHECKING:
     from methods.delta_mem import DeltaMem
@@ -126,7 +127,7 @@ def _read(method: DeltaMem, states: Sequence[Tensor], question: Sequence[int]) -
 def _outcome(method: DeltaMem, probe: Probe, row: int, written: tuple[list[Tensor], Tensor, Tensor]) -> Outcome:
     states, hidden, mask = written
     one = [s[row : row + 1] for s in states]
-    return Outcome(torch.cat(one), hidden[row][mask[row]], _read(method, one, probe.question))
+    return Outcome(torch.cat(together(one)), hidden[row][mask[row]], _read(method, one, probe.question))
 
 
 def _whole(method: DeltaMem, probe: Probe) -> Outcome:
@@ -156,7 +157,7 @@ def _fp32(backbone: Backbone) -> Iterator[None]:
 def _activity(method: DeltaMem, probe: Probe, own: Outcome, zero: Tensor) -> list[GateOutcome]:
     """The state moves on every chunk with a writable token, and a non-zero state corrects."""
     half = Probe(probe.ids[: len(probe.ids) // 2], probe.owner[: len(probe.ids) // 2], probe.question)
-    early = torch.cat([s[:1] for s in _write(method, [half])[0]])
+    early = torch.cat(together(s[:1] for s in _write(method, [half])[0]))
     moved = min(
         float(early.flatten(1).norm(dim=1).min()),
         float((own.states - early).flatten(1).norm(dim=1).min()),
@@ -223,7 +224,7 @@ def _fed(method: DeltaMem, probe: Probe) -> Tensor:
     cache = method.memory.memory_cache()
     method.feed(cache, probe.ids, probe.owner, chunk=13)
     method.memory.commit(cache)
-    return torch.cat(cache.states)
+    return torch.cat(together(cache.states))
 
 
 def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:

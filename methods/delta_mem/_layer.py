@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from harness.backbones import place_of, weight_of
 from methods.delta_mem._cache import MemoryCache, Segments, Tally
 from methods.delta_mem._config import DeltaMemConfig
 from methods.delta_mem._recurrence import compiles, scan
@@ -33,6 +34,14 @@ class Call:
     """[B, T, M], 1 where a token belongs to a segment (a message or a sentence); None writes token by token."""
     heard: tuple[Prepared, Tensor] | None = None
     """Inside an attention module: its memory's weights, and what the tokens read, [B T, R]."""
+
+    def on(self, device: torch.device) -> Call:
+        """As a layer on that device sees it; a backbone may be spread over several."""
+        there = [x is None or x.device == device for x in (self.mask, self.members)]
+        if all(there):
+            return self
+        mask, members = (x if x is None else x.to(device) for x in (self.mask, self.members))
+        return replace(self, mask=mask, members=members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +117,14 @@ class DeltaMemory(nn.Module):
             self.lambda_proj.zero_()
             self.lambda_bias.fill_(-config.beta_bias_init)
         for head in config.delta_heads:
-            delta, base = getattr(self, f"delta_{head}_proj"), getattr(attention, f"{head}_proj").weight
+            delta = getattr(self, f"delta_{head}_proj")
             if config.output_init == "random":
                 _uniform(delta, delta.shape[1], generator)
                 delta.mul_(config.online_gain)
                 continue
             delta.zero_()
             if config.output_init != "zero":
+                base = weight_of(getattr(attention, f"{head}_proj"))
                 wide = config.r if config.output_init == "base_slice" else min(config.base_slice_ref_width, config.r)
                 columns = base[:, : min(wide, base.shape[1])].float()
                 columns = columns / columns.norm(dim=0).clamp_min(1e-6)
@@ -288,7 +298,7 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         """Add a memory under ``adapter_name``; its parameters follow from the seed and this layer's index."""
         memory = DeltaMemory(config, self.base_layer)
         memory.initialise(self.base_layer, torch.Generator().manual_seed(config.seed * 1_000_003 + self.index))
-        self.delta_mem_memory[adapter_name] = memory.to(self.base_layer.q_proj.weight.device)
+        self.delta_mem_memory[adapter_name] = memory.to(place_of(self.base_layer.q_proj))
         for head in config.delta_heads:
             if head not in self._hooks:
                 projection = getattr(self.base_layer, f"{head}_proj")
@@ -305,7 +315,7 @@ class DeltaMemLayer(nn.Module, BaseTunerLayer):
         memory = None if call is None else self.delta_mem_memory._modules.get(call.adapter)
         if memory is None:
             return self.base_layer(hidden_states, *args, **kwargs)
-        reads = memory.attend(hidden_states, call, self.index)
+        reads = memory.attend(hidden_states, call.on(hidden_states.device), self.index)
         call.heard = call.cache.prepared[self.index], reads.flatten(0, 1)
         try:
             return self.base_layer(hidden_states, *args, **kwargs)

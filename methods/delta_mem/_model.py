@@ -13,6 +13,7 @@ from peft.utils import register_peft_method
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from harness.backbones import place_of
 from harness.errors import HarnessError
 from methods.delta_mem._cache import MemoryCache
 from methods.delta_mem._config import DeltaMemConfig
@@ -122,14 +123,21 @@ class DeltaMemModel(BaseTuner):
 
         In fp32, or fp64 for such a backbone; in bf16 where ``state_dtype`` says so.
         """
-        config, weight = self._active_config, self.layers[0].base_layer.q_proj.weight
+        config, projections = self._active_config, [layer.base_layer.q_proj for layer in self.layers]
         shape = (batch_size, config.num_state_heads, config.r, config.r)
-        dtype = torch.bfloat16 if config.state_dtype == "bfloat16" else torch.promote_types(weight.dtype, torch.float32)
-        return [torch.zeros(shape, device=weight.device, dtype=dtype) for _ in self.layers]
+        wide = torch.promote_types(projections[0].weight.dtype, torch.float32)
+        dtype = torch.bfloat16 if config.state_dtype == "bfloat16" else wide
+        return [torch.zeros(shape, device=place_of(projection), dtype=dtype) for projection in projections]
 
     def memory_cache(self, states: list[Tensor] | None = None, *, batch_size: int = 1, **options: Any) -> MemoryCache:
-        """A cache to start from, with ``states`` (default zero); options as in :class:`MemoryCache`."""
-        states = self.zero_states(batch_size) if states is None else states
+        """A cache to start from, with ``states`` (default zero), each where its layer is; options as in
+        :class:`MemoryCache`.
+        """
+        if states is None:
+            states = self.zero_states(batch_size)
+        else:
+            places = [place_of(layer.base_layer.q_proj) for layer in self.layers]
+            states = [state.to(place) for state, place in zip(states, places, strict=True)]
         return MemoryCache(self.model.config, states, **{"writes": True, **options})
 
     def commit(self, cache: DynamicCache) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.method import MemoryState
-from methods.delta_mem._cache import Tally
+from methods.delta_mem._cache import Tally, together
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Trace(MemoryState):
 
 def stacked(states: list[Tensor]) -> Tensor:
     """[layers, N, r, r] of the only row of a batch."""
-    return torch.stack([s[0] for s in states])
+    return torch.stack(together(s[0] for s in states))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from harness import parameters
-from harness.backbones import locate
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec
 from harness.gates import SHARP, relative
+from harness.sources import locate
 from methods.delta_mem import _adapter, _official, _plain
 from methods.delta_mem._adapter import Adapter, Format, attach, check, layer_of, memory_layers
 from methods.delta_mem._model import DeltaMemModel

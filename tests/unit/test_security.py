@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness import backbones, config, executor, fits, lm, registry
+from harness import backbones, config, executor, fits, lm, registry, sources
 from harness.data import files
 from harness.errors import HIDDEN, HarnessError, redact
 from harness.experiment import BackboneSpec, RunSpec, TaskSpec, is_slug
@@ -184,7 +184,7 @@ def test_allowed_code_is_run_recorded_and_in_the_digest(bringing_code, monkeypat
     assert opened.describe()["spec"]["remote_code"] is True
     with (bringing_code / "own.py").open("a") as file:
         file.write("# another line\n")
-    assert backbones._identity(str(bringing_code), "main", opened.model) != opened.digest
+    assert sources.identity(spec, str(bringing_code), "main") != opened.digest
     assert "remote_code" not in BackboneSpec(random="tiny-llama").model_dump()
 
 

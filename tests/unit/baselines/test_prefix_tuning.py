@@ -8,12 +8,13 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness import generation, training
-from harness.backbones import Backbone, byte_tokenizer
+from harness.backbones import Backbone
 from harness.episodes import Message, Query
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget
 from harness.parameters import outline
 from harness.progress import Progress
+from harness.random_weights import byte_tokenizer
 from harness.registry import resolve
 
 
