@@ -33,6 +33,7 @@ import psutil
 from harness import leftovers
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
+from harness.workers import Workers, room
 
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
@@ -43,12 +44,8 @@ OWNER = "DELTA_MEM_OWNER"
 EVERY = 0.3
 """Seconds between two looks at another process."""
 
-ATTEMPTS = 3
-"""Workers that one request may lose."""
-
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on loopback
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ROTATION_MAX_BYTES": str(leftovers.LARGEST_LOG),
@@ -57,6 +54,8 @@ ENVIRONMENT = {
     "RAY_agent_register_timeout_ms": "180000",
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""The one switch that keeps every port of an own cluster on loopback; other nodes would not reach this one then."""
 AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 """Files in Ray's session folder in which its agent says where it listens."""
 
@@ -218,64 +217,6 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-class Workers:
-    """Hands each request to a free worker; a lost worker is replaced and its request done again."""
-
-    def __init__(self, run: RunSpec) -> None:
-        self.run = run
-        self.free: asyncio.Queue[Any] = asyncio.Queue()
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def spawn(self) -> Any:
-        """A new worker process on the cluster."""
-        import ray
-
-        sizes = {"num_cpus": self.run.cpus_per_worker, "num_gpus": self.run.gpus_per_worker}
-        return ray.remote(Worker).options(**sizes).remote(os.getcwd(), math.ceil(self.run.cpus_per_worker))
-
-    async def do(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request: ``result``, ``error`` (the user's mistake) or ``failure`` (ours)."""
-        import ray.exceptions
-
-        try:
-            await asyncio.shield(self.ready)
-        except HarnessError as error:
-            return {"error": str(error)}
-        cause = ""
-        for _ in range(ATTEMPTS):
-            worker = await self.free.get()
-            try:
-                return await worker.run.remote(request)
-            except ray.exceptions.RayActorError as error:
-                cause = " ".join(str(error).split())[:400]
-                worker = self.spawn()
-            except ray.exceptions.RayError as error:
-                return {"failure": str(error)}
-            finally:
-                self.free.put_nowait(worker)
-        what = f"{request['kind']} of {request['backbone']}/{request['row']}"
-        return {"error": f"the {what} lost {ATTEMPTS} workers in a row ({cause}); give it more memory and run again"}
-
-
-class Worker:
-    """Runs one job after another in one process, so that its backbone stays loaded."""
-
-    def __init__(self, directory: str, threads: int) -> None:
-        os.chdir(directory)
-        # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
-            os.environ[name] = str(threads)
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        from harness import jobs
-
-        try:
-            return {"result": jobs.run(request)}
-        except HarnessError as error:
-            return {"error": str(error)}
-
-
 async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
     """Serve requests until the owner is gone, the head dies or a signal asks to end."""
     loop = asyncio.get_running_loop()
@@ -319,25 +260,30 @@ def _broken_off(end: asyncio.Task[str]) -> str:
 async def _boot(workers: Workers, head: Head | None) -> None:
     try:
         address = await asyncio.to_thread(head.address) if head else os.environ["RAY_ADDRESS"]
-        await asyncio.to_thread(_connect, address, workers.run)
+        await asyncio.to_thread(_connect, address, workers.run, head is not None)
     except (HarnessError, ConnectionError) as error:
         workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({error})"))
         return
-    for _ in range(workers.run.workers):
-        workers.free.put_nowait(workers.spawn())
-    workers.ready.set_result(None)
+    workers.open()
 
 
-def _connect(address: str, run: RunSpec) -> None:
+def _connect(address: str, run: RunSpec, own: bool) -> None:
+    """Connect to a cluster, which has room for all workers if it is our own; others may grow.
+
+    Raises:
+        HarnessError: it has no room.
+    """
     import ray
 
     ray.init(address=address, namespace="delta-mem", log_to_driver=False, logging_level=logging.WARNING)
-    for resource, each in (("CPU", run.cpus_per_worker), ("GPU", run.gpus_per_worker)):
-        there = ray.cluster_resources().get(resource, 0)
-        if run.workers * each > there:
-            raise HarnessError(
-                f"{run.workers} workers want {each:g} {resource} each and the cluster has {there:g}; lower run.workers"
-            )
+    there = room((node["Resources"] for node in ray.nodes() if node["Alive"]), run)
+    if there < (run.workers if own else 1):
+        raise HarnessError(
+            f"{run.workers} workers want {run.cpus_per_worker:g} CPU and {run.gpus_per_worker:g} GPU each and the "
+            f"cluster has room for {there}; lower run.workers, or what each of them wants"
+        )
+    if there < run.workers:
+        print(f"room for {there} of {run.workers} workers; the others start as nodes join", file=sys.stderr, flush=True)
 
 
 async def _watch(owner: int, head: Head | None) -> str:
@@ -370,7 +316,7 @@ def end_with(owner: int) -> None:
 def main() -> None:
     """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the guard, and its child, the supervisor."""
     owner, folder, run = int(sys.argv[1]), Path(sys.argv[2]), RunSpec.model_validate_json(sys.argv[3])
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT if os.environ.get("RAY_ADDRESS") else {**ENVIRONMENT, **LOOPBACK})
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     _adopt()
     supervisor = os.fork()

@@ -1,4 +1,4 @@
-"""Handing jobs in: replies over the socket, lost workers, and an end with the owner."""
+"""Handing jobs in: replies over the socket, and an end with the owner."""
 
 import asyncio
 import json
@@ -14,7 +14,6 @@ import pytest
 
 from harness import cluster, executor
 from harness.errors import HarnessError
-from harness.experiment import RunSpec
 
 REQUEST = {"kind": "fit", "experiment": {"run": {}}, "backbone": "tiny", "row": "lora", "seed": 1}
 
@@ -73,51 +72,6 @@ def test_a_cluster_that_is_gone_is_named(monkeypatch, tmp_path):
 def test_the_client_imports_neither_ray_nor_torch():
     code = "import sys, harness.executor\nassert not {'ray', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-class Losing:
-    """A worker that dies ``losses`` times before it answers; `run.remote` is Ray's way of calling."""
-
-    def __init__(self, losses: list[int]) -> None:
-        self.losses = losses
-        self.run = self
-
-    async def remote(self, request):
-        import ray.exceptions
-
-        if self.losses[0] > 0:
-            self.losses[0] -= 1
-            raise ray.exceptions.RayActorError(error_msg="its process was killed")
-        return {"result": request["row"]}
-
-
-@pytest.mark.parametrize(("losses", "key"), [(0, "result"), (2, "result"), (3, "error")])
-def test_a_lost_worker_is_replaced_three_times_at_most(monkeypatch, losses, key):
-    left = [losses]
-    spawned = []
-
-    async def ask():
-        workers = cluster.Workers(RunSpec())
-        monkeypatch.setattr(workers, "spawn", lambda: spawned.append(1) or Losing(left))
-        workers.free.put_nowait(Losing(left))
-        workers.ready.set_result(None)
-        return await workers.do(REQUEST), workers.free.qsize()
-
-    reply, free = asyncio.run(ask())
-    assert key in reply
-    assert (len(spawned), free) == (losses, 1)
-    if key == "error":
-        assert "fit of tiny/lora lost 3 workers" in reply["error"]
-        assert "its process was killed" in reply["error"]
-
-
-def test_a_cluster_that_cannot_start_refuses_each_request():
-    async def ask():
-        workers = cluster.Workers(RunSpec())
-        workers.ready.set_exception(HarnessError("Ray cannot serve this run (no head)"))
-        return [await workers.do(REQUEST) for _ in range(2)]
-
-    assert asyncio.run(ask()) == [{"error": "Ray cannot serve this run (no head)"}] * 2
 
 
 def test_the_watch_ends_with_the_owner():
