@@ -26,6 +26,8 @@ from harness.experiment import RunSpec
 
 ATTEMPTS = 3
 """Workers that one request may lose, and that one place may lose in a row before any had a request."""
+PATIENCE = 30.0
+"""Seconds that a worker is free before it helps another one, for the process of the next job takes some to come."""
 PACKAGES = ("harness", "methods", "baselines")
 """Folders whose files the answers of a worker follow from."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -49,25 +51,66 @@ class Waiting:
     """A request that no worker has yet, or none any more."""
 
     rank: int
-    """0 where a worker was lost with it: what is half done goes first. Else 1."""
+    """0 where its worker was lost, for what is half done goes first; else 1."""
     number: int
-    """In the order of arrival."""
+    """In the order of arrival; a helper's is that of the request it helps with."""
     request: dict[str, Any] = field(compare=False)
     reply: asyncio.Future[dict[str, Any]] = field(compare=False)
     losses: int = field(default=0, compare=False)
+    helps: Waiting | None = field(default=None, compare=False)
+    helpers: set[asyncio.Future[dict[str, Any]]] = field(default_factory=set, compare=False)
+    """Replies of those that are at it, too."""
+
+
+class Worker:
+    """Runs one job after another in one process, so that its backbone stays loaded."""
+
+    def settle(self, needed: Surroundings) -> str:
+        """Take up what the run gives; the reply says why this node cannot serve it, or nothing."""
+        try:
+            os.chdir(needed.directory)
+        except OSError as error:
+            return f"{_node()} does not see {needed.directory} ({error.strerror}), which all nodes have to share"
+        if code() != needed.code:
+            return f"{_node()} has other code of {', '.join(PACKAGES)} than the run, or it was changed meanwhile"
+        # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
+        os.environ.update(dict.fromkeys(THREADS, str(needed.threads)), OMP_WAIT_POLICY="passive")
+        for name, value in needed.environment.items():
+            os.environ.setdefault(name, value)
+        return ""
+
+    def misses(self, request: dict[str, Any]) -> str:
+        """Why a request cannot be served here, or nothing; its log, which whoever asks has begun, has to be there."""
+        log = Path(request.get("progress") or os.curdir)
+        if log.exists() or log.with_name(f"{log.name}.1").exists():  # put aside a moment ago
+            return ""
+        return f"{_node()} does not see {log}, for its folder of results is another one; all nodes have to share it"
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As :func:`harness.jobs.run`, with the user's mistakes as replies."""
+        from harness import jobs
+
+        try:
+            return {"result": jobs.run(request)}
+        except HarnessError as error:
+            return {"error": str(error)}
 
 
 class Workers:
     """Hands each request to a free worker; a lost worker is replaced, and its request done again.
 
     There are ``run.workers`` places. Each has one worker at a time, which may have to wait until a node has room for
-    it; whichever is free takes the next request.
+    it; whichever is free takes the next request. Where none waits, it helps with one that is being answered: a job of
+    many cells would else keep a whole cluster waiting.
     """
+
+    worker: type = Worker
 
     def __init__(self, run: RunSpec) -> None:
         self.run = run
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting: asyncio.PriorityQueue[Waiting] = asyncio.PriorityQueue()
+        self.helping: asyncio.PriorityQueue[Waiting] = asyncio.PriorityQueue()
         self.places: set[asyncio.Task[None]] = set()
         self.refusal: dict[str, Any] = {}
         """What every request is told once all places are given up."""
@@ -89,9 +132,12 @@ class Workers:
             return {"error": str(error)}
         if not self.places:
             return self.refusal
-        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.waiting.put_nowait(Waiting(1, next(self._numbers), request, reply))
-        return await reply
+        job = Waiting(1, next(self._numbers), request, asyncio.get_running_loop().create_future())
+        self.waiting.put_nowait(job)
+        reply = await job.reply
+        if job.helpers:  # nobody is at a job that is done: what is measured next runs alone
+            await asyncio.wait(job.helpers)
+        return reply
 
     # --- Ray's side ---
 
@@ -100,7 +146,7 @@ class Workers:
         import ray
 
         sizes = {"num_cpus": self.run.cpus_per_worker, "num_gpus": self.run.gpus_per_worker}
-        return ray.remote(Worker).options(**sizes).remote()
+        return ray.remote(self.worker).options(**sizes).remote()
 
     def end(self, worker: Any) -> None:
         """Make sure that a worker that was lost from sight does not go on."""
@@ -143,7 +189,7 @@ class Workers:
         except RayActorError as error:
             return _brief(error), False
         while True:
-            job = await self.waiting.get()
+            job = await self._next()
             try:  # an idle worker may have been lost long ago, which is no fault of the request's
                 reason = await worker.misses.remote(job.request)
             except RayActorError as error:
@@ -155,6 +201,33 @@ class Workers:
             if reason := await self._ask(worker, job):
                 return reason, used
 
+    async def _next(self) -> Waiting:
+        """The next request, or one to help with where none has come for a while."""
+        patience = PATIENCE
+        while True:
+            try:
+                job = await asyncio.wait_for(self.waiting.get(), patience)
+            except TimeoutError:
+                if helper := self._helper():
+                    return helper
+                patience *= 2
+                continue
+            if job.rank and job.request["kind"] == "evaluate":
+                for _ in job.request["experiment"].get("tasks", ())[1:]:  # each may have a worker of its own
+                    reply = asyncio.get_running_loop().create_future()
+                    self.helping.put_nowait(Waiting(1, job.number, {**job.request, "helps": True}, reply, helps=job))
+            return job
+
+    def _helper(self) -> Waiting | None:
+        """A request that helps with one that is being answered still; the oldest."""
+        while not self.helping.empty():
+            job = self.helping.get_nowait()
+            assert job.helps
+            if not job.helps.reply.done():
+                job.helps.helpers.add(job.reply)
+                return job
+        return None
+
     async def _ask(self, worker: Any, job: Waiting) -> str:
         """Let a worker answer; gives why it was lost, or nothing."""
         from ray.exceptions import RayActorError, RayError
@@ -162,62 +235,35 @@ class Workers:
         try:
             job.reply.set_result(await worker.run.remote(job.request))
         except RayActorError as error:
-            job.losses += 1
-            reason = _brief(error)
-            if job.losses < ATTEMPTS:
-                self._again(job)
-            else:
-                what = f"{job.request['kind']} of {job.request['backbone']}/{job.request['row']}"
-                mend = "give it more memory and run again"
-                job.reply.set_result({"error": f"the {what} lost {ATTEMPTS} workers in a row ({reason}); {mend}"})
+            self._lose(job, reason := _brief(error))
             return reason
         except RayError as error:
             job.reply.set_result({"failure": str(error)})
         return ""
 
+    def _lose(self, job: Waiting, reason: str) -> None:
+        """A worker was lost with a request."""
+        job.losses += 1
+        if job.losses < ATTEMPTS:
+            self._again(job)
+            return
+        what = f"{job.request['kind']} of {job.request['backbone']}/{job.request['row']}"
+        mend = "give it more memory and run again"
+        job.reply.set_result({"error": f"the {what} lost {ATTEMPTS} workers in a row ({reason}); {mend}"})
+
     def _again(self, job: Waiting) -> None:
-        job.rank = 0
-        self.waiting.put_nowait(job)
+        """Put a request back; whoever only helped with it is not missed."""
+        if job.helps:
+            job.reply.set_result({})
+        else:
+            job.rank = 0
+            self.waiting.put_nowait(job)
 
     @functools.cached_property
     def surroundings(self) -> Surroundings:
         """What every worker has to find."""
         handed = {name: os.environ[name] for name in HANDED if name in os.environ}
         return Surroundings(os.getcwd(), math.ceil(self.run.cpus_per_worker), code(), handed)
-
-
-class Worker:
-    """Runs one job after another in one process, so that its backbone stays loaded."""
-
-    def settle(self, needed: Surroundings) -> str:
-        """Take up what the run gives; the reply says why this node cannot serve it, or nothing."""
-        try:
-            os.chdir(needed.directory)
-        except OSError as error:
-            return f"{_node()} does not see {needed.directory} ({error.strerror}), which all nodes have to share"
-        if code() != needed.code:
-            return f"{_node()} has other code of {', '.join(PACKAGES)} than the run, or it was changed meanwhile"
-        # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
-        os.environ.update(dict.fromkeys(THREADS, str(needed.threads)), OMP_WAIT_POLICY="passive")
-        for name, value in needed.environment.items():
-            os.environ.setdefault(name, value)
-        return ""
-
-    def misses(self, request: dict[str, Any]) -> str:
-        """Why a request cannot be served here, or nothing; its log, which whoever asks has begun, has to be there."""
-        log = Path(request.get("progress") or os.curdir)
-        if log.exists() or log.with_name(f"{log.name}.1").exists():  # put aside a moment ago
-            return ""
-        return f"{_node()} does not see {log}, for its folder of results is another one; all nodes have to share it"
-
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """As :func:`harness.jobs.run`, with the user's mistakes as replies."""
-        from harness import jobs
-
-        try:
-            return {"result": jobs.run(request)}
-        except HarnessError as error:
-            return {"error": str(error)}
 
 
 def room(nodes: Iterable[Mapping[str, float]], run: RunSpec) -> int:
