@@ -22,7 +22,7 @@ from harness.workers import Workers
 
 START = 60.0
 """Seconds until a new worker may be asked: its process, torch, a backbone of some GB from the node's cache."""
-AGAIN = 30.0
+BEGIN = 30.0
 """Seconds of a job's evaluation before its first answer: the gates, and data read; also where it is resumed."""
 EPISODES = 10
 """Of each cell, equally long; those that are finished survive a loss."""
@@ -80,8 +80,7 @@ class Job:
     """A job of stub cells."""
 
     tasks: Sequence[Task]
-    estimate: float
-    """Seconds that the plan would say."""
+    begun: bool = False
     released: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when some worker lets go of a task."""
 
@@ -100,7 +99,9 @@ class Nodes:
         self.useful = 0.0
         """GPU seconds of answers that are in a journal."""
         self.again = 0.0
-        """GPU seconds that losses cost: answers that were in no journal, and the begin of a job once more."""
+        """GPU seconds that losses cost: answers that were in no journal, and beginning a job once more."""
+        self.helped = 0.0
+        """GPU seconds in which helpers began jobs that another worker had begun."""
 
     async def take(self) -> int:
         """A node with a GPU that is free from now on taken; waits until there is one."""
@@ -135,9 +136,12 @@ class SimulatedWorker:
         job, helps = request["job"], request.get("helps", False)
         if helps and not any(task.left() and task.holder is None for task in job.tasks):
             return {}
-        if any(task.done for task in job.tasks):
-            self.nodes.again += AGAIN
-        await self._pass(AGAIN)
+        if helps:
+            self.nodes.helped += BEGIN
+        elif job.begun:
+            self.nodes.again += BEGIN
+        job.begun = True
+        await self._pass(BEGIN)
         for task in reversed(job.tasks) if helps else job.tasks:
             if task.holder is None:
                 await self._answer(job, task)
@@ -199,7 +203,9 @@ class Outcome:
     busy: float
     """Share of the living GPUs' time, from the first word to the last answer, in which answers were made."""
     again: float
-    """Work done twice, over all that had to be done."""
+    """What losses cost, over all work that there was."""
+    helped: float
+    """What helping cost, over the same."""
     seconds: float
     """From the first word to the last reply."""
 
@@ -241,4 +247,4 @@ async def _campaign(jobs: Sequence[Job], nodes: int, gpus: int, losses: Sequence
     living = nodes * gpus * end - sum(gpus * (end - when) for when in losses if when < end)
     needed = sum(job.seconds() for job in jobs)
     assert abs(cluster.useful - needed) < 1e-3 * needed, (cluster.useful, needed)
-    return Outcome(cluster.useful / living, cluster.again / needed, end)
+    return Outcome(cluster.useful / living, cluster.again / needed, cluster.helped / needed, end)

@@ -136,7 +136,7 @@ class Head:
         command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
-        command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below
+        command += [f"--runtime-env-agent-port={free_port()}"]  # named beforehand, for the reason given below
         self.folder = folder
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
@@ -178,7 +178,7 @@ class Head:
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port of the loopback at which nobody listens now."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -260,14 +260,14 @@ def _broken_off(end: asyncio.Task[str]) -> str:
 async def _boot(workers: Workers, head: Head | None) -> None:
     try:
         address = await asyncio.to_thread(head.address) if head else os.environ["RAY_ADDRESS"]
-        await asyncio.to_thread(_connect, address, workers.run, head is not None)
+        await asyncio.to_thread(connect, address, workers.run, head is not None)
     except (HarnessError, ConnectionError) as error:
         workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({error})"))
         return
     workers.open()
 
 
-def _connect(address: str, run: RunSpec, own: bool) -> None:
+def connect(address: str, run: RunSpec, own: bool) -> None:
     """Connect to a cluster, which has room for all workers if it is our own; others may grow.
 
     Raises:
