@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from benchmarks import chance as chances
-from benchmarks import cluster as clusters
 from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
@@ -190,6 +189,8 @@ def cluster(
     json: Json = False,
 ) -> None:
     """How busy a cluster's GPUs are, what a lost node costs, and what a cell costs beside the model."""
+    from benchmarks import cluster as clusters
+
     found = clusters.simulated(nodes, gpus, jobs, seeds)
     found += clusters.on_ray(ray, workers=1, jobs=4, seconds=0.1) if ray else []
     _print(found, f"{jobs:,} jobs of 20 cells on {nodes} nodes of {gpus} GPUs", json)

@@ -165,7 +165,7 @@ class SimulatedWorker:
             useful = left[kept - 1] if kept else 0.0
             task.done += kept
             self.nodes.useful += useful
-            self.nodes.again += max(0.0, passed - useful)
+            self.nodes.again += passed - useful if kept < len(left) else 0.0
             task.holder = None
             job.released.set()
 

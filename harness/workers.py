@@ -50,10 +50,8 @@ class Surroundings:
 class Waiting:
     """A request that no worker has yet, or none any more."""
 
-    rank: int
-    """0 where its worker was lost, for what is half done goes first; else 1."""
     number: int
-    """In the order of arrival; a helper's is that of the request it helps with."""
+    """In the order of arrival, so that one whose worker was lost goes first; a helper's is that of whom it helps."""
     request: dict[str, Any] = field(compare=False)
     reply: asyncio.Future[dict[str, Any]] = field(compare=False)
     losses: int = field(default=0, compare=False)
@@ -132,8 +130,11 @@ class Workers:
             return {"error": str(error)}
         if not self.places:
             return self.refusal
-        job = Waiting(1, next(self._numbers), request, asyncio.get_running_loop().create_future())
+        job = Waiting(next(self._numbers), request, _future())
         self.waiting.put_nowait(job)
+        if request["kind"] == "evaluate":
+            for _ in request["experiment"].get("tasks", ())[1:]:  # each may have a worker of its own
+                self.helping.put_nowait(Waiting(job.number, {**request, "helps": True}, _future(), helps=job))
         reply = await job.reply
         if job.helpers:  # nobody is at a job that is done: what is measured next runs alone
             await asyncio.wait(job.helpers)
@@ -206,17 +207,11 @@ class Workers:
         patience = PATIENCE
         while True:
             try:
-                job = await asyncio.wait_for(self.waiting.get(), patience)
+                return await asyncio.wait_for(self.waiting.get(), patience)
             except TimeoutError:
                 if helper := self._helper():
                     return helper
                 patience *= 2
-                continue
-            if job.rank and job.request["kind"] == "evaluate":
-                for _ in job.request["experiment"].get("tasks", ())[1:]:  # each may have a worker of its own
-                    reply = asyncio.get_running_loop().create_future()
-                    self.helping.put_nowait(Waiting(1, job.number, {**job.request, "helps": True}, reply, helps=job))
-            return job
 
     def _helper(self) -> Waiting | None:
         """A request that helps with one that is being answered still; the oldest."""
@@ -256,7 +251,6 @@ class Workers:
         if job.helps:
             job.reply.set_result({})
         else:
-            job.rank = 0
             self.waiting.put_nowait(job)
 
     @functools.cached_property
@@ -285,6 +279,10 @@ def code() -> str:
         if file.suffix in (".py", ".yaml", ".json"):
             digest.update(f"{file.relative_to(root)} {file.stat().st_size}\n".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _future() -> asyncio.Future[dict[str, Any]]:
+    return asyncio.get_running_loop().create_future()
 
 
 def _node() -> str:

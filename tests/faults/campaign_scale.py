@@ -52,12 +52,12 @@ async def _on_nodes(nodes: Nodes, folder: Path) -> list[Result]:
 def shares(said: list[dict[str, Any]]) -> Result:
     """Two workers with half a GPU each on one GPU, told which by CUDA_VISIBLE_DEVICES."""
     at = [(worker["node"], worker["gpus"]) for worker in said]
-    together = all(at.count(place) == 2 for place in at)
+    gpus = sorted({gpu for _, gpu in at})
     return Result(
         "run.gpus_per_worker: 0.5, two nodes of one GPU (on paper)",
         "two workers on each GPU, and each sees it alone",
-        f"{len(said)} workers on {len({node for node, _ in at})} nodes, CUDA_VISIBLE_DEVICES {sorted({g for _, g in at})}",
-        together and {gpu for _, gpu in at} == {"0"} and len(set(at)) == 2,
+        f"{len(said)} workers on {len({node for node, _ in at})} nodes, CUDA_VISIBLE_DEVICES {', '.join(gpus)}",
+        gpus == ["0"] and len(set(at)) == 2 and all(at.count(place) == 2 for place in at),
     )
 
 

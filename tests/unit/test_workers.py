@@ -145,6 +145,73 @@ def test_a_worker_that_comes_later_takes_requests(monkeypatch):
     assert asyncio.run(ask()) == {"result": "lora"}
 
 
+def evaluation(row="frozen", tasks=3):
+    return {**request(row), "kind": "evaluate", "experiment": {"run": {}, "tasks": [{}] * tasks}}
+
+
+def shared(monkeypatch, helper, tasks=3, count=4, patience=0.02):
+    """One evaluation with free workers beside it: its reply, and the requests to help, in the order they ended."""
+    asked = []
+
+    async def ask():
+        enough = asyncio.Event()
+
+        async def answers(request):
+            if not request.get("helps"):
+                await enough.wait()
+                asked.append("main")
+                return {"result": "main"}
+            asked.append("begun")
+            enough.set()
+            await asyncio.sleep(0.1)
+            asked.append("ended")
+            return helper(request)
+
+        workers, _ = pooled(monkeypatch, [Fake(answers)], count)
+        monkeypatch.setattr(pool, "PATIENCE", patience)
+        workers.open()
+        try:
+            reply = await asyncio.wait_for(workers.do(evaluation(tasks=tasks)), 2)
+        except TimeoutError:
+            return None, asked
+        return reply, list(asked), await workers.do(request("next"))
+
+    return asyncio.run(ask())
+
+
+def test_free_workers_help_one_for_each_further_task_and_are_waited_for(monkeypatch):
+    reply, asked, _ = shared(monkeypatch, echo)
+    assert reply == {"result": "main"}
+    assert sorted(asked) == ["begun"] * 2 + ["ended"] * 2 + ["main"]
+
+
+@pytest.mark.parametrize("helper", [lost, lambda request: {"error": "a gate failed"}])
+def test_a_helper_that_fails_fails_nothing(monkeypatch, helper):
+    reply, _, after = shared(monkeypatch, helper)
+    assert reply == {"result": "main"}
+    assert "error" not in after
+
+
+@pytest.mark.parametrize("changes", [{"tasks": 1}, {"patience": 60}])
+def test_nobody_helps_with_one_task_or_at_once(monkeypatch, changes):
+    assert shared(monkeypatch, echo, **changes) == (None, [])
+
+
+def test_whoever_is_done_needs_no_help(monkeypatch):
+    helped = []
+
+    async def ask():
+        workers, _ = pooled(monkeypatch, [Fake(lambda r: helped.append(r.get("helps")) or echo(r))], 2)
+        monkeypatch.setattr(pool, "PATIENCE", 0.02)
+        workers.open()
+        replies = [await workers.do(evaluation()) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        return replies
+
+    assert asyncio.run(ask()) == [{"result": "frozen"}] * 2
+    assert helped == [None, None]
+
+
 def test_a_fault_of_ours_comes_back_and_the_worker_stays(monkeypatch):
     def breaks(request):
         raise ray.exceptions.RayError("Traceback ...")
