@@ -122,16 +122,17 @@ def join(nodes: Nodes) -> None:
 def broken(fault: str, count: int, first: list[dict[str, Any]], change: Callable[[Nodes], None]) -> Result:
     """Change the cluster in the middle of a run, which has to end by itself."""
     same, twice, said = 0, [], ""
+    tables, seconds = unbroken()  # before anything else runs
     for moment in moments(fault, count):
         checkout = Checkout(SMALL)
         seen = {"DELTA_MEM_TALLY": str(checkout.tally), "PYTHONPATH": str(HERE / "tests/faults/tally")}
         with mock.patch.dict(os.environ, seen), Nodes(*first) as nodes:
             checkout.surroundings["RAY_ADDRESS"] = nodes.address
             this = checkout.start()
-            if not this.ends_by(moment * unbroken()[1]):
+            if not this.ends_by(moment * seconds):
                 change(nodes)
             code = this.wait()
-        same += code == 0 and checkout.tables() == unbroken()[0]
+        same += code == 0 and checkout.tables() == tables
         said = said or ("" if code == 0 else f"; exit {code}: {this.said()[-300:]}")
         twice.append(checkout.twice())
         checkout.remove()
