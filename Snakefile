@@ -181,6 +181,7 @@ rule evaluate:
         JOB + "/evaluate.log",
     benchmark:
         JOB + "/evaluate.tsv"
+    priority: lambda w: RUN.priority(w.backbone, w.row, w.seed, "evaluate")
     resources:
         mem_mb=200,
     params:
@@ -223,7 +224,7 @@ rule fit:
         JOB + "/fit.log",
     benchmark:
         JOB + "/fit.tsv"
-    priority: 1  # what others wait for goes first
+    priority: lambda w: RUN.priority(w.backbone, w.row, w.seed, "fit")
     resources:
         mem_mb=200,
     params:
@@ -242,6 +243,7 @@ rule prepare:
         AT + "/{backbone}/prepare.log",
     benchmark:
         AT + "/{backbone}/prepare.tsv"
+    priority: 1000000  # all else waits for it; the others' are seconds
     resources:
         mem_mb=200,
     params:

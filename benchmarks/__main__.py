@@ -194,6 +194,23 @@ def difficulty(name: Name = "difficulty", json: Json = False) -> None:
     _print(difficulties.measure(name), f"Readers without a model: {name}", json)
 
 
+@app.command()
+def cluster(
+    nodes: Annotated[int, typer.Option(help="Simulated nodes.", min=1)] = 64,
+    gpus: Annotated[int, typer.Option(help="GPUs of each.", min=1)] = 8,
+    jobs: Annotated[int, typer.Option(help="Jobs of 20 stub cells.", min=1)] = 1000,
+    seeds: Annotated[int, typer.Option(help="Draws of cells and losses; their mean counts.", min=1)] = 5,
+    ray: Annotated[int, typer.Option(help="Ray nodes on this machine, with a worker each; 0: none.", min=0)] = 2,
+    json: Json = False,
+) -> None:
+    """How busy a cluster's GPUs are, what a lost node costs, and what a cell costs beside the model."""
+    from benchmarks import cluster as clusters
+
+    found = clusters.simulated(nodes, gpus, jobs, seeds)
+    found += clusters.on_ray(ray, workers=1, jobs=4, seconds=0.1) if ray else []
+    _print(found, f"{jobs:,} jobs of 20 cells on {nodes} nodes of {gpus} GPUs", json)
+
+
 def _print(found: Sequence[Measured], title: str, json: bool) -> None:
     if json:
         typer.echo(as_json(found))

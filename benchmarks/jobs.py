@@ -15,7 +15,8 @@ def measure(name: str, results: Path) -> list[Measured]:
     """The dearest job's and cell's seconds beside the model, over all jobs that answered something.
 
     A job's are those of its evaluation without reading and answering, and without the gates, whose seconds are the
-    model's too and stand apart; its cells' own are among them, the rest opens the backbone and reads the data.
+    model's too and stand apart, and without waiting for a worker that helped; its cells' own are among them, the rest
+    opens the backbone and reads the data.
 
     Raises:
         HarnessError: no job of the experiment has answered anything there.
@@ -33,7 +34,7 @@ def measure(name: str, results: Path) -> list[Measured]:
         if not facts["answered"]:
             continue
         over = [record(results / c.path / "record.json").costs.overhead_seconds for c in cells(experiment, job)]
-        beside = facts["seconds"] - facts["model_seconds"] - facts["gates_seconds"]
+        beside = facts["seconds"] - facts["model_seconds"] - facts["gates_seconds"] - facts.get("waited_seconds", 0.0)
         label = f"{job.backbone}.{job.row}.seed{job.seed}"
         found += [
             Measured(f"{label}.job", beside, "s", at_most=JOB_GOAL),

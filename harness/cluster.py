@@ -30,10 +30,11 @@ from typing import Any
 
 import psutil
 
-from harness import leftovers, shortage
+from harness import leftovers
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
-from harness.shelf import Elsewhere, put_up
+from harness.shelf import put_up
+from harness.workers import Workers, room
 
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
@@ -44,12 +45,8 @@ OWNER = "DELTA_MEM_OWNER"
 EVERY = 0.3
 """Seconds between two looks at another process."""
 
-ATTEMPTS = 3
-"""Workers that one request may lose; of those lost for want of memory, as many more as its batch can be halved."""
-
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on loopback
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ROTATION_MAX_BYTES": str(leftovers.LARGEST_LOG),
@@ -58,6 +55,8 @@ ENVIRONMENT = {
     "RAY_agent_register_timeout_ms": "180000",
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""The one switch that keeps every port of an own cluster on loopback; other nodes would not reach this one then."""
 AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 """Files in Ray's session folder in which its agent says where it listens."""
 
@@ -143,7 +142,7 @@ class Head:
         command += ["--no-monitor", "--include-log-monitor=false"]  # nothing scales, and no driver shows workers' logs
         command += [f"--temp-dir={folder}", f"--num-cpus={math.ceil(run.workers * run.cpus_per_worker)}"]
         command += [f"--object-store-memory={LOCAL_STORE}"] + ([] if run.gpus_per_worker else ["--num-gpus=0"])
-        command += [f"--runtime-env-agent-port={_free_port()}"]  # named beforehand, for the reason given below
+        command += [f"--runtime-env-agent-port={free_port()}"]  # named beforehand, for the reason given below
         self.folder = folder
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
@@ -185,7 +184,7 @@ class Head:
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port of the loopback at which nobody listens now."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -222,74 +221,6 @@ def _adopt() -> None:
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
-
-
-class Workers:
-    """Hands each request to a free worker; a lost worker is replaced and its request done again."""
-
-    def __init__(self, run: RunSpec) -> None:
-        self.run = run
-        self.shelf: Any = None
-        """The actor that hands out backbones, where workers may be on other machines."""
-        self.free: asyncio.Queue[Any] = asyncio.Queue()
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def spawn(self) -> Any:
-        """A new worker process on the cluster."""
-        import ray
-
-        sizes = {"num_cpus": self.run.cpus_per_worker, "num_gpus": self.run.gpus_per_worker}
-        return ray.remote(Worker).options(**sizes).remote(os.getcwd(), math.ceil(self.run.cpus_per_worker), self.shelf)
-
-    async def do(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request: ``result``, ``error`` (the user's mistake) or ``failure`` (ours)."""
-        import ray.exceptions
-
-        try:
-            await asyncio.shield(self.ready)
-        except HarnessError as error:
-            return {"error": str(error)}
-        kind, cause, lost, killed = request["kind"], "", 0, 0
-        halvings = self.run.batch_size.bit_length() if kind == "evaluate" else 0
-        while lost < ATTEMPTS and killed < ATTEMPTS + halvings:
-            worker, before = await self.free.get(), shortage.kills()
-            try:
-                return await worker.run.remote({**request, "killed": killed})
-            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                cause = " ".join(str(error).split())[:400]
-                short = isinstance(error, ray.exceptions.OutOfMemoryError) or shortage.kills() > before
-                lost, killed = lost + (not short), killed + short
-                worker = self.spawn()
-            except ray.exceptions.RayError as error:
-                return {"failure": str(error)}
-            finally:
-                self.free.put_nowait(worker)
-        what = f"{kind} of {request['backbone']}/{request['row']}"
-        why = f", {killed} of them for want of memory" if killed else ""
-        return {
-            "error": f"the {what} lost {lost + killed} workers in a row{why} ({cause}); {shortage.mend(kind)}, and run "
-            "again"
-        }
-
-
-class Worker:
-    """Runs one job after another in one process, so that its backbone stays loaded."""
-
-    def __init__(self, directory: str, threads: int, shelf: Any = None) -> None:
-        self.shelf = shelf and Elsewhere(shelf)
-        os.chdir(directory)
-        # In time, because torch is first imported by the first job; a runtime environment would cost seconds.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
-            os.environ[name] = str(threads)
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        from harness import jobs
-
-        try:
-            return {"result": jobs.run(request, self.shelf)}
-        except HarnessError as error:
-            return {"error": str(error)}
 
 
 async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
@@ -335,26 +266,31 @@ def _broken_off(end: asyncio.Task[str]) -> str:
 async def _boot(workers: Workers, head: Head | None) -> None:
     try:
         address = await asyncio.to_thread(head.address) if head else os.environ["RAY_ADDRESS"]
-        await asyncio.to_thread(_connect, address, workers.run)
+        await asyncio.to_thread(connect, address, workers.run, head is not None)
         workers.shelf = None if head else await asyncio.to_thread(put_up)
     except (HarnessError, ConnectionError) as error:
         workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({error})"))
         return
-    for _ in range(workers.run.workers):
-        workers.free.put_nowait(workers.spawn())
-    workers.ready.set_result(None)
+    workers.open()
 
 
-def _connect(address: str, run: RunSpec) -> None:
+def connect(address: str, run: RunSpec, own: bool) -> None:
+    """Connect to a cluster, which has room for all workers if it is our own; others may grow.
+
+    Raises:
+        HarnessError: it has no room.
+    """
     import ray
 
     ray.init(address=address, namespace="delta-mem", log_to_driver=False, logging_level=logging.WARNING)
-    for resource, each in (("CPU", run.cpus_per_worker), ("GPU", run.gpus_per_worker)):
-        there = ray.cluster_resources().get(resource, 0)
-        if run.workers * each > there:
-            raise HarnessError(
-                f"{run.workers} workers want {each:g} {resource} each and the cluster has {there:g}; lower run.workers"
-            )
+    there = room((node["Resources"] for node in ray.nodes() if node["Alive"]), run)
+    if there < (run.workers if own else 1):
+        raise HarnessError(
+            f"{run.workers} workers want {run.cpus_per_worker:g} CPU and {run.gpus_per_worker:g} GPU each and the "
+            f"cluster has room for {there}; lower run.workers, or what each of them wants"
+        )
+    if there < run.workers:
+        print(f"room for {there} of {run.workers} workers; the others start as nodes join", file=sys.stderr, flush=True)
 
 
 async def _watch(owner: int, head: Head | None) -> str:
@@ -387,7 +323,7 @@ def end_with(owner: int) -> None:
 def main() -> None:
     """``python -m harness.cluster OWNER_PID FOLDER RUN_JSON``: the guard, and its child, the supervisor."""
     owner, folder, run = int(sys.argv[1]), Path(sys.argv[2]), RunSpec.model_validate_json(sys.argv[3])
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT if os.environ.get("RAY_ADDRESS") else {**ENVIRONMENT, **LOOPBACK})
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     _adopt()
     supervisor = os.fork()

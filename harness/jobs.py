@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars would fill the logs
 
 import torch
+from filelock import FileLock, Timeout
 
 from harness import (
     backbones,
@@ -36,7 +37,7 @@ from harness import (
 )
 from harness.backbones import Backbone
 from harness.cache import Shelf
-from harness.episodes import Episode, Message, cap_of
+from harness.episodes import Episode, Message, cap_of, digest
 from harness.errors import HarnessError
 from harness.experiment import BackboneSpec, Budget, Cell, Experiment, Job, RunSpec, row_of
 from harness.experiment import cells as cells_of
@@ -62,7 +63,8 @@ def run(request: dict[str, Any], shelf: Shelf | None = None) -> dict[str, Any]:
     Args:
         request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
             ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``digest`` (of the backbone that the run
-            was prepared with), ``killed`` (workers that it has cost for want of memory).
+            was prepared with), ``killed`` (workers that it has cost for want of memory), ``helps`` (an evaluation,
+            beside whoever has it).
         shelf: What the pipeline's machine holds of backbones, where that is another one.
 
     Raises:
@@ -75,10 +77,11 @@ def run(request: dict[str, Any], shelf: Shelf | None = None) -> dict[str, Any]:
         seed=request.get("seed", 0),
         results=Path(request["results"]),
         retrain=bool(request.get("retrain")),
-        progress=Progress(request.get("progress")),
+        progress=Progress(None if request.get("helps") else request.get("progress")),
         digest=request.get("digest"),
         shelf=shelf,
         killed=int(request.get("killed", 0)),
+        helps=bool(request.get("helps")),
     )
     plug(work.experiment.plugins)
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
@@ -101,6 +104,8 @@ class _Work:
     digest: str | None
     shelf: Shelf | None
     killed: int
+    helps: bool
+    """Another worker has the job and leaves the mark of its end."""
 
     @property
     def job(self) -> Job:
@@ -217,19 +222,20 @@ def _task(experiment: Experiment, name: str) -> Task:
 
 
 def _evaluate(work: _Work) -> dict[str, Any]:
-    """Leave a record a cell: those that stand already are kept, the rest are answered."""
+    """Leave a record a cell: those that stand already are kept, the rest are answered.
+
+    Workers that are free may help. Each takes whole tasks that nobody is at, from the last one on, for the histories
+    of a task are written once for all of its cells; whoever has the job itself waits for them.
+    """
     start = time.perf_counter()
     wanted = cells_of(work.experiment, work.job)
+    if work.helps and not any(_free(work, name, wanted) for name in _named(wanted)):
+        return {}
     with work.method() as method:
-        fit, trail = _restored(work, method), shortage.Trail(work.folder / TRAIL, work.killed)
+        fit, trail = _restored(work, method), shortage.Trail(None if work.helps else work.folder / TRAIL, work.killed)
         job = cells.JobContext(work.experiment, work.job, method, work.results, fit, trail=trail)
         plans = [plan for name in _named(wanted) for plan in _planned(work, method, job, name, wanted)]
-        missing = []
-        for plan in plans:
-            if not plan.stands():
-                missing.append(plan)
-            elif plan.writes:
-                plan.material.written = True
+        missing = [plan for plan in plans if not _stands(plan)]
         for plan in missing:
             _ = plan.donors  # episodes that cannot serve an arm are refused before the first answer
         opened = time.perf_counter()
@@ -237,18 +243,35 @@ def _evaluate(work: _Work) -> dict[str, Any]:
             work.progress.update("gates", 0, 1)
             _prove(job, missing)
         gated = time.perf_counter()
-        _answer(missing, work.progress)
+        answered, waited = _answer(work, missing)
     trail.remove()
     facts = {
         "cells": [str(cell.path) for cell in wanted],
-        "answered": len(missing),
+        "answered": len(answered),
         "seconds": round(time.perf_counter() - start, 3),
         "opening_seconds": round(opened - start, 3),
         "gates_seconds": round(gated - opened, 3),
-        "model_seconds": round(sum(plan.model_seconds for plan in missing), 3),
+        "model_seconds": round(sum(plan.model_seconds for plan in answered), 3),
+        "waited_seconds": round(waited, 3),
     }
-    records.write_sealed(work.folder / "evaluated.json", facts)
+    if not work.helps:
+        records.write_sealed(work.folder / "evaluated.json", facts)
     return facts
+
+
+def _free(work: _Work, name: str, wanted: Sequence[Cell]) -> bool:
+    """Whether cells of a task have no record and nobody is at it."""
+    if all((work.results / cell.path / "record.json").is_file() for cell in wanted if cell.task == name):
+        return False
+    with _alone(work, name) as alone:
+        return alone
+
+
+def _stands(plan: cells.Plan) -> bool:
+    if not plan.stands():
+        return False
+    plan.material.written |= plan.writes
+    return True
 
 
 def _prove(job: cells.JobContext, plans: Sequence[cells.Plan]) -> None:
@@ -273,22 +296,54 @@ def _doctor(work: _Work) -> dict[str, Any]:
     }
 
 
-def _answer(plans: Sequence[cells.Plan], progress: Progress) -> None:
-    """Answer every cell.
+def _answer(work: _Work, plans: Sequence[cells.Plan]) -> tuple[list[cells.Plan], float]:
+    """Answer every cell, or as a helper those of tasks that are free.
+
+    Returns:
+        The cells that were answered here, and the seconds waited for others to answer theirs.
 
     Raises:
         Exception: one had no answer but errors; the others have their records.
     """
-    total, done, broken = sum(plan.questions for plan in plans), 0, None
-    for plan in plans:
-        try:
-            done = cells.answer(plan, progress, done, total)
-        except (GateError, OSError):  # a disk that cannot be written will not take the next record either
-            raise
-        except Exception as error:
-            broken = broken or error
+    tasks = {name: [plan for plan in plans if plan.cell.task == name] for name in _named([p.cell for p in plans])}
+    total, done, waited, broken = sum(plan.questions for plan in plans), 0, 0.0, None
+    answered = []
+    turns = [(name, False) for name in (reversed(tasks) if work.helps else tasks)]
+    for name, wait in turns:
+        begun = time.perf_counter()
+        with _alone(work, name, wait) as alone:
+            waited += time.perf_counter() - begun
+            if not alone:
+                turns += [] if work.helps else [(name, True)]
+                continue
+            for plan in tasks[name]:
+                if _stands(plan):  # by now
+                    done += plan.questions
+                    continue
+                try:
+                    done = cells.answer(plan, work.progress, done, total)
+                    answered.append(plan)
+                except (GateError, OSError):  # a disk that cannot be written will not take the next record either
+                    raise
+                except Exception as error:
+                    broken = broken or error
     if broken:
         raise broken
+    return answered, waited
+
+
+@contextmanager
+def _alone(work: _Work, name: str, wait: bool = False) -> Iterator[bool]:
+    """Keep other workers from a task of the job for the length of a block; False where one is at it."""
+    file = work.results / ".locks" / f"{digest([str(work.job.path), name])[:16]}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(file).acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    with held:
+        yield True
 
 
 def _named(wanted: Sequence[Cell]) -> list[str]:

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,28 @@ class Pipeline:
     def fingerprint(self, backbone: str, row: str, seed: str | int, step: str) -> str:
         """As :func:`harness.inputs.fingerprint`."""
         return fingerprint(self.experiment, self.job(backbone, row, seed), step)
+
+    def priority(self, backbone: str, row: str, seed: str, step: str) -> float:
+        """Seconds from a step to the end of its job by the plan: what takes longest begins first, or all wait for it.
+
+        Args:
+            step: ``fit`` or ``evaluate``.
+        """
+        fit, evaluation = self._planned.get(self.job(backbone, row, seed), (0.0, 0.0))
+        return evaluation + (fit if step == "fit" else 0.0)
+
+    @cached_property
+    def _planned(self) -> dict[Job, tuple[float, float]]:
+        """Seconds of each job's fit and of all its cells; none where there is no plan, as the job itself will tell."""
+        found: dict[Job, tuple[float, float]] = {}
+        with contextlib.suppress(HarnessError):
+            for each in plan(self.experiment):
+                fit, evaluation = found.get(each.job, (0.0, 0.0))
+                if each.step == "fit":
+                    found[each.job] = fit + each.seconds, evaluation
+                elif each.cells:
+                    found[each.job] = fit, evaluation + each.seconds
+        return found
 
     def forget(self) -> None:
         """Take away marks that do not hold, so that their steps are done again.

@@ -1,4 +1,4 @@
-"""Handing jobs in: replies over the socket, lost workers, and an end with the owner."""
+"""Handing jobs in: replies over the socket, and an end with the owner."""
 
 import asyncio
 import json
@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cluster, executor, shortage
+from harness import cluster, executor
 from harness.errors import HarnessError
-from harness.experiment import RunSpec
 
 REQUEST = {"kind": "fit", "experiment": {"run": {}}, "backbone": "tiny", "row": "lora", "seed": 1}
 
@@ -84,99 +83,6 @@ def test_a_cluster_that_is_slow_to_end_fails_no_run(monkeypatch, tmp_path):
 def test_the_client_imports_neither_ray_nor_torch():
     code = "import sys, harness.executor\nassert not {'ray', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-class Losing:
-    """A worker that dies ``losses`` times before it answers; `run.remote` is Ray's way of calling."""
-
-    def __init__(self, losses: list[int]) -> None:
-        self.losses = losses
-        self.run = self
-
-    async def remote(self, request):
-        import ray.exceptions
-
-        if self.losses[0] > 0:
-            self.losses[0] -= 1
-            raise ray.exceptions.RayActorError(error_msg="its process was killed")
-        return {"result": request["row"]}
-
-
-@pytest.mark.parametrize(("losses", "key"), [(0, "result"), (2, "result"), (3, "error")])
-def test_a_lost_worker_is_replaced_three_times_at_most(monkeypatch, losses, key):
-    left = [losses]
-    spawned = []
-
-    async def ask():
-        workers = cluster.Workers(RunSpec())
-        monkeypatch.setattr(workers, "spawn", lambda: spawned.append(1) or Losing(left))
-        workers.free.put_nowait(Losing(left))
-        workers.ready.set_result(None)
-        return await workers.do(REQUEST), workers.free.qsize()
-
-    reply, free = asyncio.run(ask())
-    assert key in reply
-    assert (len(spawned), free) == (losses, 1)
-    if key == "error":
-        assert "fit of tiny/lora lost 3 workers" in reply["error"]
-        assert "its process was killed" in reply["error"]
-
-
-class Killed:
-    """A worker that is killed for want of memory whenever it has more than ``bears`` questions together."""
-
-    def __init__(self, batch, bears, asked, by_ray):
-        self.batch, self.bears, self.asked, self.by_ray, self.run = batch, bears, asked, by_ray, self
-
-    async def remote(self, request):
-        import ray.exceptions
-
-        self.asked.append(request["killed"])
-        if self.batch >> request["killed"] <= self.bears:
-            return {"result": "done"}
-        if self.by_ray:
-            raise ray.exceptions.OutOfMemoryError("the node ran low")
-        shortage.COUNTER.write_text(f"oom_kill {shortage.kills() + 1}\n")
-        raise ray.exceptions.RayActorError(error_msg="its process was killed")
-
-
-@pytest.mark.parametrize("by_ray", [True, False], ids=["by Ray", "by the kernel"])
-@pytest.mark.parametrize(
-    ("kind", "bears", "asked", "reply"),
-    [
-        ("evaluate", 2, [0, 1, 2], {"result": "done"}),
-        ("evaluate", 0, [0, 1, 2, 3, 4], {"result": "done"}),  # what one question alone kills is given up
-        ("evaluate", -1, [0, 1, 2, 3, 4, 5, 6], "lost 7 workers in a row, 7 of them for want of memory"),
-        ("fit", -1, [0, 1, 2], "lost 3 workers in a row, 3 of them for want of memory"),
-    ],
-)
-def test_a_worker_that_is_killed_for_want_of_memory_is_replaced_by_one_with_half_of_the_batch(
-    kind, bears, asked, reply, by_ray, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(shortage, "COUNTER", tmp_path / "vmstat")
-    tried = []
-
-    async def ask():
-        workers = cluster.Workers(RunSpec(batch_size=8))
-        monkeypatch.setattr(workers, "spawn", lambda: Killed(8, bears, tried, by_ray))
-        workers.free.put_nowait(workers.spawn())
-        workers.ready.set_result(None)
-        return await workers.do({**REQUEST, "kind": kind}), workers.free.qsize()
-
-    got, free = asyncio.run(ask())
-    assert tried == asked
-    assert free == 1
-    assert got == reply if isinstance(reply, dict) else reply in got["error"]
-    assert isinstance(reply, dict) or shortage.mend(kind) in got["error"]
-
-
-def test_a_cluster_that_cannot_start_refuses_each_request():
-    async def ask():
-        workers = cluster.Workers(RunSpec())
-        workers.ready.set_exception(HarnessError("Ray cannot serve this run (no head)"))
-        return [await workers.do(REQUEST) for _ in range(2)]
-
-    assert asyncio.run(ask()) == [{"error": "Ray cannot serve this run (no head)"}] * 2
 
 
 def test_the_watch_ends_with_the_owner():

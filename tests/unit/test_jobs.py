@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -377,3 +379,55 @@ def test_gates_look_at_two_histories_that_differ(episodes):
     plans = lambda *found: [SimpleNamespace(material=SimpleNamespace(task=task("recall"), episodes=list(found)))]  # noqa: E731
     assert [e.id for e in jobs._probe(plans(first, twin, other))] == [first.id, other.id]
     assert [e.id for e in jobs._probe(plans(first, twin))] == [first.id]
+
+
+TWO = [{**SPEC["tasks"][0], "as": name, "conditions": {"removed": ["own", "donor"]}} for name in ("first", "second")]
+
+
+def test_a_helper_takes_tasks_from_the_last_one_on_and_the_records_are_the_same(tmp_path, monkeypatch):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    whole = evaluate(alone, tasks=TWO)
+    jobs.run(request("fit", shared, tasks=TWO))
+    order, plain = [], jobs.cells.answer
+    monkeypatch.setattr(jobs.cells, "answer", lambda plan, *rest: order.append(plan.cell.task) or plain(plan, *rest))
+    work = SimpleNamespace(results=shared, job=jobs.Job("x", "tiny", "delta_mem_tsw", 1))
+    with jobs._alone(work, "first") as mine:
+        assert mine
+        helped = jobs.run({**request("evaluate", shared, tasks=TWO), "helps": True})
+    assert (order, helped["answered"]) == (["second"] * 2, 2)
+    assert not (shared / "x/tiny/delta_mem_tsw/seed1/evaluated.json").exists()
+    rest = jobs.run(request("evaluate", shared, tasks=TWO))
+    assert (order[2:], rest["answered"], rest["cells"]) == (["first"] * 2, 2, whole["cells"])
+    for cell in whole["cells"]:
+        pd.testing.assert_frame_equal(samples(alone, cell), samples(shared, cell))
+        told = [records.load(results / cell / "record.json") for results in (alone, shared)]
+        assert told[0].address == told[1].address
+        assert told[0].scores == told[1].scores
+    assert jobs.run({**request("evaluate", shared, tasks=TWO), "helps": True}) == {}
+
+
+def test_whoever_has_a_job_waits_for_its_helpers(tmp_path):
+    """A helper is at the second task, and has not left a record when it lets go."""
+    work = SimpleNamespace(results=tmp_path, job=jobs.Job("x", "tiny", "frozen", 1))
+    took, may_go = threading.Event(), threading.Event()
+
+    def hold():
+        with jobs._alone(work, "second"):
+            took.set()
+            may_go.wait(60)
+
+    tasks = [{**task, "conditions": {"replayed": ["own"]}} for task in TWO]
+    threading.Thread(target=hold, daemon=True).start()
+    assert took.wait(5)
+    first = tmp_path / "x/tiny/frozen/seed1/first/replayed/own/record.json"
+
+    def let_go():
+        while not first.exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        may_go.set()
+
+    threading.Thread(target=let_go, daemon=True).start()
+    facts = evaluate(tmp_path, "frozen", tasks=tasks)
+    assert facts["answered"] == 2
+    assert facts["waited_seconds"] >= 0.2

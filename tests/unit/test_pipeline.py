@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from harness import manifest
+from harness import manifest, pipeline
 from harness.errors import HarnessError
 from harness.experiment import cells, jobs
 from harness.pipeline import ORDERLY, Pipeline, dry
@@ -29,6 +29,23 @@ def test_only_what_learns_waits_for_a_fit():
     run = Pipeline(INLINE)
     assert run.before_evaluation("tiny_llama", "lora", "42").name == "fit.json"
     assert run.before_evaluation("tiny_llama", "frozen", "42").name == "backbone.json"
+
+
+def test_what_takes_longest_begins_first():
+    run = Pipeline({"experiment": "smoke", "set": ["tasks.locomo.limit=1"]})
+    longer = Pipeline({"experiment": "smoke", "set": ["tasks.locomo.limit=8"]})
+    learning, evaluation = (run.priority("tiny_llama", "lora", "42", step) for step in ("fit", "evaluate"))
+    assert learning > evaluation > 0
+    assert longer.priority("tiny_llama", "lora", "42", "evaluate") > evaluation
+    assert run.priority("tiny_llama", "none", "42", "evaluate") == 0
+
+
+def test_what_cannot_be_planned_has_no_order(monkeypatch):
+    def refuses(experiment):
+        raise HarnessError("there is no such file; name another")
+
+    monkeypatch.setattr(pipeline, "plan", refuses)
+    assert Pipeline(INLINE).priority("tiny_llama", "lora", "42", "fit") == 0
 
 
 def test_an_evaluation_whose_record_is_gone_is_done_again(tmp_path):

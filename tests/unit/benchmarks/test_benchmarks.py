@@ -132,3 +132,12 @@ def test_prompts_of_one_history_hold_it_once():
     assert found["locomo.seconds"]["goal"] == 20
     assert found["one_history.tokens"]["value"] == pytest.approx(20_000, rel=0.1)
     assert found["one_history.ratio"]["met"]
+
+
+def test_cluster_tells_how_busy_gpus_are_and_what_a_loss_costs():
+    found = printed("cluster", "--nodes", "2", "--gpus", "2", "--jobs", "12", "--seeds", "1", "--ray", "0")
+    assert {f"{load}.busy" for load in ("equal", "uneven", "unforeseen", "paper")} < set(found)
+    assert 0 < found["equal.busy"]["value"] < 1
+    assert found["equal.busy"]["goal"] == 0.95
+    assert found["equal.node_lost.again"]["value"] > 0
+    assert found["handing_out"]["met"]
