@@ -225,6 +225,7 @@ class Workers:
         self.run = run
         self.free: asyncio.Queue[Any] = asyncio.Queue()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gathering = asyncio.Lock()
 
     def spawn(self) -> Any:
         """A new worker process on the cluster."""
@@ -241,6 +242,8 @@ class Workers:
             await asyncio.shield(self.ready)
         except HarnessError as error:
             return {"error": str(error)}
+        if request["kind"] == "fit" and self.run.fit_workers > 1:
+            return await self._fit(request)
         cause = ""
         for _ in range(ATTEMPTS):
             worker = await self.free.get()
@@ -255,6 +258,22 @@ class Workers:
                 self.free.put_nowait(worker)
         what = f"{request['kind']} of {request['backbone']}/{request['row']}"
         return {"error": f"the {what} lost {ATTEMPTS} workers in a row ({cause}); give it more memory and run again"}
+
+    async def _fit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a fit that ranks make, in the places of as many workers, who are there again afterwards."""
+        import ray
+
+        from harness import ranks
+
+        async with self.gathering:  # else two such fits could each hold what the other waits for
+            workers = [await self.free.get() for _ in range(self.run.fit_workers)]
+        try:
+            for worker in workers:
+                ray.kill(worker)
+            return await asyncio.to_thread(ranks.fit, request, self.run)
+        finally:
+            for _ in workers:
+                self.free.put_nowait(self.spawn())
 
 
 class Worker:

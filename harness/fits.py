@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from harness import ranks
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
 from harness.experiment import Budget
@@ -83,8 +84,8 @@ def obtain(
     name = address(method, backbone, episodes, budget)
     lock = results / ".locks" / f"{name[:16]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # rows may share a fit: the second waits, and restores what the first has learned
-        stored = find(results, name, retrain=retrain)
+    with ranks.led(FileLock(lock)):  # rows may share a fit: the second waits, and restores what the first has learned
+        stored = ranks.told(find(results, name, retrain=retrain))
         if stored is None:
             return Fit(name, _learn(method, episodes, budget, results / LEARNED / name[:16], name, progress), False)
     restore(method, stored, name)
@@ -145,6 +146,13 @@ def _learn(
     """Train in a work folder that survives a kill; the fit appears under its name when it is whole."""
     work = folder.with_name(f".{folder.name}.work")
     report = method.fit(episodes, budget, work / "trainer", progress)
+    if report.ranks < ranks.count():
+        raise HarnessError(
+            f"method '{method.name}' learns in a loop of its own, which ranks cannot share; set run.fit_workers=1"
+        )
+    if not ranks.leads():
+        method.load(ranks.told(None))
+        return folder
     whole = work / "whole"
     method.save(whole)
     facts = {
@@ -162,4 +170,4 @@ def _learn(
         shutil.rmtree(folder)
     os.rename(whole, folder)
     shutil.rmtree(work)
-    return folder
+    return ranks.told(folder)

@@ -29,6 +29,7 @@ from harness import (
     fits,
     manifest,
     overlay,
+    ranks,
     records,
     tuning,
 )
@@ -154,7 +155,8 @@ def _fit(work: _Work) -> dict[str, Any]:
         budget, tuned["trials"] = tuning.best(work.method, fit, dev, budget, spec.learning_rates)
     with work.method() as method:
         facts = {**fit(method, budget), **tuned, "data": data, "budget": budget.model_dump(mode="json")}
-    records.write_json(work.folder / "fit.json", facts)
+    if ranks.leads():
+        records.write_json(work.folder / "fit.json", facts)
     return facts
 
 

@@ -142,6 +142,7 @@ def _make(made: Recipe, work: Path, progress: Progress) -> None:
         seed=made.seed,
         workdir=work / "trainer",
         progress=progress,
+        alone=True,
     )
     del model.probes
     whole = work / "whole"

@@ -110,6 +110,44 @@ def test_a_lost_worker_is_replaced_three_times_at_most(monkeypatch, losses, key)
         assert "its process was killed" in reply["error"]
 
 
+@pytest.mark.parametrize("ends", [{"result": 1}, RuntimeError("Ray is gone")])
+def test_ranks_take_the_places_of_workers_who_come_back(monkeypatch, ends):
+    import ray
+
+    from harness import ranks
+
+    there = [f"worker {n}" for n in range(3)]
+    taken, most = [], []
+    monkeypatch.setattr(ray, "kill", taken.append)
+
+    def fit(request, run):
+        most.append(len(taken))
+        time.sleep(0.1)
+        if isinstance(ends, Exception):
+            raise ends
+        return ends
+
+    monkeypatch.setattr(ranks, "fit", fit)
+
+    async def ask():
+        workers = cluster.Workers(RunSpec(workers=3, fit_workers=2))
+        monkeypatch.setattr(workers, "spawn", lambda: "a new worker")
+        for each in there[:2]:
+            workers.free.put_nowait(each)
+        workers.ready.set_result(None)
+        asked = [asyncio.create_task(workers.do(REQUEST)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        workers.free.put_nowait(there[2])  # was at work; two fits that each took one place would now wait for ever
+        replies = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        return replies, [workers.free.get_nowait() for _ in range(workers.free.qsize())]
+
+    replies, free = asyncio.run(ask())
+    assert replies == [ends] * 3
+    assert most == [2, 4, 6]
+    assert taken[:3] == there
+    assert free == ["a new worker"] * 3
+
+
 def test_a_cluster_that_cannot_start_refuses_each_request():
     async def ask():
         workers = cluster.Workers(RunSpec())

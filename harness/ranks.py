@@ -1,0 +1,190 @@
+"""One fit on several workers: ranks that share the forward passes of every step, under Ray Train.
+
+Each rank runs the whole job with a Trainer of its own, over the same episodes in the same order, and takes its turn at
+the forward passes of a step; their gradients are then summed and all make the same step. What is learned is what one
+worker learns, but for the order in which a sum is taken. Rank 0 leads: locks, files and progress are its own.
+
+A process that is no rank is a group of one, for which nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.experiment import RunSpec
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+ATTEMPTS = 3
+"""Times that one fit may lose a rank; each goes on from the last checkpoint."""
+PATIENCE = 24 * 3600
+"""Seconds for which a rank waits for another: a fit may wait for one that another job is making."""
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+"""Environment variables by which accelerate would know of the ranks, and share out the work a second time."""
+ENVIRONMENT = {
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # a rank sees its own GPU alone, as a worker does
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # the workers whose places are taken have to end first
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+class RankLostError(Exception):
+    """Another rank ended in the middle of what all do together."""
+
+
+# --- in a rank -------------------------------------------------------------------------------------------------
+
+
+def count() -> int:
+    """Ranks of this fit; 1 in a process that is none."""
+    group = _group()
+    return group.get_world_size() if group else 1
+
+
+def index() -> int:
+    """This rank's number, from 0."""
+    group = _group()
+    return group.get_rank() if group else 0
+
+
+def leads() -> bool:
+    """Whether this process writes what is to be written."""
+    return index() == 0
+
+
+def collectives() -> str:
+    """What carries the ranks' sums: gloo, nccl; empty in a process that is no rank."""
+    group = _group()
+    return group.get_backend() if group else ""
+
+
+@contextmanager
+def led(lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """Hold a lock, which the leader takes for all of them."""
+    if not leads():
+        yield
+        return
+    with lock:
+        yield
+
+
+def told(value: Any) -> Any:
+    """The leader's value, in every rank; all wait here for each other."""
+    group = _group()
+    if not group:
+        return value
+    box = [value]
+    with _together():
+        group.broadcast_object_list(box)
+    return box[0]
+
+
+def summed(parameters: Sequence[Parameter], *numbers: float) -> list[float]:
+    """Sum the gradients over the ranks, in place, and some numbers beside them.
+
+    A parameter that no rank's passes have reached is left without a gradient, as it is in one process.
+    """
+    import torch
+
+    group = _group()
+    beside = torch.tensor([*numbers, *(p.grad is not None for p in parameters)], dtype=torch.float64)
+    with _together():
+        group.all_reduce(beside)
+        for parameter, reached in zip(parameters, beside[len(numbers) :].tolist(), strict=True):
+            if reached:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                group.all_reduce(parameter.grad)
+    return beside[: len(numbers)].tolist()
+
+
+def _group() -> Any:
+    """torch.distributed, where this process is one of several ranks."""
+    import torch.distributed as group
+
+    return group if group.is_available() and group.is_initialized() else None
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what gloo and NCCL raise where a connection ends
+        raise RankLostError(f"rank {index()} lost another one ({error})") from error
+
+
+def _rank(given: dict[str, Any]) -> dict[str, Any]:
+    """What every rank does: the job, as a worker would."""
+    os.chdir(given["directory"])
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+    from harness import jobs
+
+    return jobs.run(given["request"] if leads() else {**given["request"], "progress": None})
+
+
+# --- beside the ranks ------------------------------------------------------------------------------------------
+
+
+def fit(request: dict[str, Any], run: RunSpec) -> dict[str, Any]:
+    """Have a fit made by ``run.fit_workers`` ranks of a worker's size each, from a driver of a Ray cluster.
+
+    Returns:
+        The reply: ``result``, ``error`` (the user's mistake) or ``failure`` (ours).
+    """
+    os.environ.update(ENVIRONMENT)
+    from ray.train import TrainingFailedError
+
+    cause = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return {"result": _trainer(request, run).fit().return_value}
+        except TrainingFailedError as error:
+            failures = list(getattr(error, "worker_failures", {0: error}).values())
+            for failure in failures:
+                if isinstance(failure, HarnessError):
+                    return {"error": str(failure)}
+            if not all(map(_is_loss, failures)):
+                return {"failure": str(error)}
+            cause = " ".join(str(min(failures, key=lambda f: isinstance(f, RankLostError))).split())[:400]
+    what = f"{request['kind']} of {request['backbone']}/{request['row']}"
+    return {"error": f"the {what} lost a rank {ATTEMPTS} times ({cause}); give it more memory and run again"}
+
+
+def _trainer(request: dict[str, Any], run: RunSpec) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    threads = str(math.ceil(run.cpus_per_worker))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    # NCCL wants a GPU a rank; where ranks share one, their sums go through memory.
+    backend = "cpu:gloo,cuda:nccl" if run.gpus_per_worker >= 1 else "gloo"
+    return TorchTrainer(
+        _rank,
+        train_loop_config={"request": request, "directory": os.getcwd()},
+        torch_config=TorchConfig(backend=backend, timeout_s=PATIENCE),
+        scaling_config=ScalingConfig(
+            num_workers=run.fit_workers,
+            use_gpu=run.gpus_per_worker > 0,
+            resources_per_worker={"CPU": run.cpus_per_worker, "GPU": run.gpus_per_worker},
+        ),
+        run_config=RunConfig(
+            name="ranks",
+            storage_path=str((Path(request["results"]) / ".locks").absolute()),  # where all nodes see it
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
+            worker_runtime_env={"env_vars": {name: threads for name in names}},
+        ),
+    )
+
+
+def _is_loss(failure: BaseException) -> bool:
+    """Whether a rank, or its place, was lost, and not that its work failed."""
+    return isinstance(failure, RankLostError) or type(failure).__module__.split(".")[0] == "ray"
