@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import math
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
@@ -26,12 +30,10 @@ ATTEMPTS = 3
 """Times that one fit may lose a rank; each goes on from the last checkpoint."""
 PATIENCE = 24 * 3600
 """Seconds for which a rank waits for another: a fit may wait for one that another job is making."""
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-"""Environment variables by which accelerate would know of the ranks, and share out the work a second time."""
 ENVIRONMENT = {
-    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # a rank sees its own GPU alone, as a worker does
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # the workers whose places are taken have to end first
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
@@ -63,7 +65,7 @@ def leads() -> bool:
 def collectives() -> str:
     """What carries the ranks' sums: gloo, nccl; empty in a process that is no rank."""
     group = _group()
-    return group.get_backend() if group else ""
+    return "" if not group else "nccl" if "nccl" in group.get_backend_config() else "gloo"
 
 
 @contextmanager
@@ -122,13 +124,23 @@ def _together() -> Iterator[None]:
 
 
 def _rank(given: dict[str, Any]) -> dict[str, Any]:
-    """What every rank does: the job, as a worker would."""
+    """What every rank does: the job, as a worker would.
+
+    No variable tells transformers and accelerate of the ranks: they would share the work out a second time.
+    """
+    import ray.train
+    import torch.distributed as group
+
     os.chdir(given["directory"])
-    for name in LAUNCHED:
-        os.environ.pop(name, None)
+    here, patience = ray.train.get_context(), timedelta(seconds=PATIENCE)
+    group.init_process_group(
+        given["backend"], f"file://{given['meeting']}", patience, here.get_world_size(), here.get_world_rank()
+    )
     from harness import jobs
 
-    return jobs.run(given["request"] if leads() else {**given["request"], "progress": None})
+    result = jobs.run(given["request"] if leads() else {**given["request"], "progress": None})
+    group.destroy_process_group()
+    return result
 
 
 # --- beside the ranks ------------------------------------------------------------------------------------------
@@ -143,10 +155,13 @@ def fit(request: dict[str, Any], run: RunSpec) -> dict[str, Any]:
     os.environ.update(ENVIRONMENT)
     from ray.train import TrainingFailedError
 
+    folder = (Path(request["results"]) / ".locks" / "ranks").absolute()  # where all nodes see it
+    folder.mkdir(parents=True, exist_ok=True)
     cause = ""
     for _ in range(ATTEMPTS):
+        meeting = folder / uuid.uuid4().hex
         try:
-            return {"result": _trainer(request, run).fit().return_value}
+            return {"result": _trainer(request, run, meeting).fit().return_value}
         except TrainingFailedError as error:
             failures = list(getattr(error, "worker_failures", {0: error}).values())
             for failure in failures:
@@ -155,34 +170,56 @@ def fit(request: dict[str, Any], run: RunSpec) -> dict[str, Any]:
             if not all(map(_is_loss, failures)):
                 return {"failure": str(error)}
             cause = " ".join(str(min(failures, key=lambda f: isinstance(f, RankLostError))).split())[:400]
+        finally:
+            meeting.unlink(missing_ok=True)
     what = f"{request['kind']} of {request['backbone']}/{request['row']}"
     return {"error": f"the {what} lost a rank {ATTEMPTS} times ({cause}); give it more memory and run again"}
 
 
-def _trainer(request: dict[str, Any], run: RunSpec) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def _trainer(request: dict[str, Any], run: RunSpec, meeting: Path) -> Any:
+    """Ray's trainer for one attempt, whose ranks find each other in the file ``meeting``."""
+    import ray.train.torch
+    from ray.train.backend import Backend
 
-    threads = str(math.ceil(run.cpus_per_worker))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    train: Any = ray.train  # whose types are those of its first version
+
+    class Apart(train.torch.TorchConfig):
+        """Ranks that meet by a file, not by a port that anyone could reach, each of which sees its own GPU alone."""
+
+        @property
+        def backend_cls(self) -> type:
+            return Backend  # which starts nothing
+
     # NCCL wants a GPU a rank; where ranks share one, their sums go through memory.
     backend = "cpu:gloo,cuda:nccl" if run.gpus_per_worker >= 1 else "gloo"
-    return TorchTrainer(
+    given = {"request": request, "directory": os.getcwd(), "backend": backend, "meeting": str(meeting)}
+    return train.torch.TorchTrainer(
         _rank,
-        train_loop_config={"request": request, "directory": os.getcwd()},
-        torch_config=TorchConfig(backend=backend, timeout_s=PATIENCE),
-        scaling_config=ScalingConfig(
+        train_loop_config=given,
+        torch_config=Apart(backend=backend),
+        scaling_config=train.ScalingConfig(
             num_workers=run.fit_workers,
             use_gpu=run.gpus_per_worker > 0,
             resources_per_worker={"CPU": run.cpus_per_worker, "GPU": run.gpus_per_worker},
         ),
-        run_config=RunConfig(
-            name="ranks",
-            storage_path=str((Path(request["results"]) / ".locks").absolute()),  # where all nodes see it
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": {name: threads for name in names}},
+        run_config=train.RunConfig(
+            name=meeting.parent.name,
+            storage_path=str(meeting.parents[1]),
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
+            worker_runtime_env={"env_vars": _surroundings(run)},
         ),
     )
+
+
+def _surroundings(run: RunSpec) -> dict[str, str]:
+    """Environment variables of a rank: its threads and, on a cluster of this machine's own, the one way to others."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    found = {name: str(math.ceil(run.cpus_per_worker)) for name in threads}
+    if not os.environ.get("RAY_ADDRESS"):
+        interfaces = psutil.net_if_addrs().items()
+        loopback = next(name for name, told in interfaces if any(a.address == "127.0.0.1" for a in told))
+        found |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    return found
 
 
 def _is_loss(failure: BaseException) -> bool:

@@ -130,7 +130,7 @@ class _Watch(TrainerCallback):
 
 
 class EpisodeTrainer(Trainer):
-    """transformers.Trainer over episodes, with a method's own loss, of whose forward passes this rank does its share."""
+    """transformers.Trainer over episodes, with a method's own loss, and this rank's share of the forward passes."""
 
     def __init__(
         self,

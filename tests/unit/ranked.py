@@ -38,6 +38,9 @@ BUDGET = Budget(
     max_read_tokens=48,
 )
 """Of eleven episodes an epoch is three steps, and the last of them has a forward pass less."""
+ONCE = BUDGET.model_copy(update={"epochs": 1})
+TWICE = ("lora", "delta_mem_tsw")
+"""Rows that go on into a second epoch; for the others one has to do."""
 CUT_AT = 3
 
 
@@ -76,7 +79,8 @@ def by_method(row: str, folder: Path, progress: Progress | None = None):
     """Losses and parameters of a method's fit."""
     method = opened(row)
     before = learned(method)
-    report = method.fit(episodes(), BUDGET, folder, progress or Progress(None))
+    budget = BUDGET if row in TWICE else ONCE
+    report = method.fit(episodes(), budget, folder, progress or Progress(None))
     after = learned(method)
     moved = max(float((after[n] - before[n]).abs().max()) for n in after)
     return report.as_dict(), after, moved
@@ -89,6 +93,22 @@ def cut(row: str, folder: Path) -> None:
     except InterruptedError:
         return
     raise AssertionError("the fit was not cut off")
+
+
+def saved(work) -> list[int]:
+    """The steps after which this process wrote a checkpoint."""
+    steps, whole = [], training.EpisodeTrainer._save_checkpoint
+
+    def watched(trainer, *arguments) -> None:
+        steps.append(trainer.state.global_step)
+        whole(trainer, *arguments)
+
+    training.EpisodeTrainer._save_checkpoint = watched
+    try:
+        work()
+    finally:
+        training.EpisodeTrainer._save_checkpoint = whole
+    return steps
 
 
 class Odd(torch.nn.Module):
@@ -181,8 +201,7 @@ def main(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {row: by_method(row, folder / row) for row in SETTINGS}
     found["odd"] = odd(folder / "odd")
     found["unsynchronised"] = unsynchronised(folder / "unsynchronised")
-    cut("delta_mem_tsw", folder / "cut")
-    found["checkpoints"] = sorted(p.name for p in (folder / "cut" / "checkpoint-2").iterdir())
+    found["saved"] = saved(lambda: cut("delta_mem_tsw", folder / "cut"))
     dist.barrier()
     found["resumed"] = by_method("delta_mem_tsw", folder / "cut")
     found["widened"] = by_method("delta_mem_tsw", folder / "narrow")
