@@ -153,6 +153,7 @@ def fit(request: dict[str, Any], run: RunSpec) -> dict[str, Any]:
         The reply: ``result``, ``error`` (the user's mistake) or ``failure`` (ours).
     """
     os.environ.update(ENVIRONMENT)
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     folder = (Path(request["results"]) / ".locks" / "ranks").absolute()  # where all nodes see it
@@ -162,7 +163,7 @@ def fit(request: dict[str, Any], run: RunSpec) -> dict[str, Any]:
         meeting = folder / uuid.uuid4().hex
         try:
             return {"result": _trainer(request, run, meeting).fit().return_value}
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayError) as error:
             failures = list(getattr(error, "worker_failures", {0: error}).values())
             for failure in failures:
                 if isinstance(failure, HarnessError):

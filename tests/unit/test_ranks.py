@@ -155,9 +155,11 @@ def test_a_mistake_and_a_fault_are_not_tried_again(monkeypatch, tmp_path):
 
 
 def test_ranks_that_find_no_place_are_told(monkeypatch, tmp_path):
+    from ray.exceptions import RayActorError
     from ray.train import ControllerError
 
-    told, _ = reply(monkeypatch, tmp_path, *[ControllerError(RuntimeError("no place for them"))] * 3)
+    ends = [RayActorError(error_msg="the controller died"), *[ControllerError(RuntimeError("no place for them"))] * 2]
+    told, _ = reply(monkeypatch, tmp_path, *ends)
     assert "no place for them" in told["error"]
 
 
