@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness import config, executor
+from tests.faults.pipeline import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +57,9 @@ def test_a_killed_rank_is_replaced_and_the_fit_is_that_of_one_worker(tmp_path):
         folder.mkdir()
     one = fitted(folders[0], "run.executor=inline", "run.fit_workers=1")
     found = []
-    fit = threading.Thread(target=lambda: found.append(fitted(folders[1])))
+    fit = threading.Thread(target=lambda: found.append(fitted(folders[1])), daemon=True)
     fit.start()
-    until = time.monotonic() + 300
+    until = time.monotonic() + PATIENCE
     while steps(folders[1]) < 3:
         assert fit.is_alive()
         assert time.monotonic() < until
