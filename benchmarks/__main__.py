@@ -13,6 +13,7 @@ from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
 from benchmarks import prompts as building
+from benchmarks import ranks as sharing
 from benchmarks import recall as recalls
 from benchmarks import recurrence as recurrences
 from benchmarks import report as pages
@@ -91,6 +92,22 @@ def twenty_questions(
     """Write once and ask many times, against writing anew for every question."""
     found = asking.measure(backbone, questions=questions, tokens=tokens, new_tokens=new_tokens, fit=fit)
     _print(found, f"{questions} questions of {tokens} tokens", json)
+
+
+@app.command()
+def ranks(
+    backbone: Annotated[
+        str, typer.Option(help="Folder, hub id, package with a GGUF, or random:SHAPE.")
+    ] = "random:small-qwen3",
+    row: Annotated[str, typer.Option(help="A method that learns, or a preset of one.")] = "delta_mem_tsw",
+    count: Annotated[int, typer.Option(help="Ranks of one thread each.", min=2)] = 2,
+    steps: Annotated[int, typer.Option(help="Steps of each fit.", min=1)] = 4,
+    accumulation: Annotated[int, typer.Option(help="Forward passes a step.", min=2)] = 8,
+    json: Json = False,
+) -> None:
+    """A fit that ranks share, against one worker: seconds a step, and the losses of every step."""
+    found = sharing.measure(backbone, row, count=count, steps=steps, accumulation=accumulation)
+    _print(found, f"{row}: {count} ranks beside one worker", json)
 
 
 @app.command()

@@ -22,9 +22,9 @@ SHOWN = 8
 BESIDE = (
     "commit", "dirty", "versions.", "machine.", "device", "threads", "config.name", "config.title", "config.primary",
     "config.merged", "config.run.executor", "config.run.workers", "config.run.cpus_per_worker",
-    "config.run.gpus_per_worker", "config.run.device", "config.plugins", "fit.restored", "fit.seconds", "experiment",
-    "prompt set", "backbone.revision", "backbone.spec.reported_as", "backbone.spec.device_map", "backbone.placed",
-    "data.note",
+    "config.run.gpus_per_worker", "config.run.fit_workers", "config.run.device", "config.plugins", "fit.restored",
+    "fit.seconds", "fit.ranks", "fit.collectives", "experiment", "prompt set", "backbone.revision",
+    "backbone.spec.reported_as", "backbone.spec.device_map", "backbone.placed", "data.note",
 )  # fmt: skip
 """Facts that no answer is a function of, but for arithmetic; a name that ends in a dot is all below it."""
 RAN = ("dtype", "attention")

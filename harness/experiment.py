@@ -272,10 +272,27 @@ class RunSpec(_Model):
     workers: int = Field(2, ge=1, description="Warm workers.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved a worker, also its threads (rounded up).")
     gpus_per_worker: float = Field(0, ge=0, description="GPU share reserved a worker.")
+    fit_workers: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda count: count == 1,
+        description="Workers whose places one fit takes, which then share the forward passes of a step.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     batch_size: int = Field(16, ge=1, description="Questions of one history decoded together at most.")
+
+    @model_validator(mode="after")
+    def _placed(self) -> RunSpec:
+        if self.fit_workers > 1 and self.executor == "inline":
+            raise ValueError("executor 'inline' has one process and no ranks; leave fit_workers at 1")
+        if self.fit_workers > self.workers:
+            raise ValueError(
+                f"a fit cannot take the places of {self.fit_workers} workers where there are {self.workers}; "
+                "lower fit_workers"
+            )
+        return self
 
 
 class Experiment(_Model):
@@ -315,6 +332,15 @@ class Experiment(_Model):
     def data_of(self, spec: TaskSpec) -> DataSpec:
         """Where a task's episodes come from."""
         return self.data.model_copy(update={"source": spec.source}) if spec.source else self.data
+
+    @model_validator(mode="after")
+    def _shared(self) -> Experiment:
+        if self.run.fit_workers > self.budget.accumulation:
+            raise ValueError(
+                f"run.fit_workers shares the forward passes of a step, of which budget.accumulation makes "
+                f"{self.budget.accumulation}; lower fit_workers to that"
+            )
+        return self
 
     @model_validator(mode="after")
     def _free(self) -> Experiment:

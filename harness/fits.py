@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from harness import disk, seals
+from harness import disk, ranks, seals
 from harness.episodes import Episode, digest, episodes_digest
 from harness.errors import HarnessError
 from harness.experiment import Budget
@@ -84,8 +84,8 @@ def obtain(
     name = address(method, backbone, episodes, budget)
     lock = results / ".locks" / f"{name[:16]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # rows may share a fit: the second waits, and restores what the first has learned
-        stored = find(results, name, retrain=retrain)
+    with ranks.led(FileLock(lock)):  # rows may share a fit: the second waits, and restores what the first has learned
+        stored = ranks.told(find(results, name, retrain=retrain))
         if stored is None:
             folder = results / LEARNED / name[:16]
             with disk.writing(folder):
@@ -154,6 +154,13 @@ def _learn(
     """Train in a work folder that survives a kill; the fit appears under its name when it is whole."""
     work = folder.with_name(f".{folder.name}.work")
     report = method.fit(episodes, budget, work / "trainer", progress)
+    if report.ranks < ranks.count():
+        raise HarnessError(
+            f"method '{method.name}' learns in a loop of its own, which ranks cannot share; set run.fit_workers=1"
+        )
+    if not ranks.leads():
+        method.load(ranks.told(None))
+        return folder
     whole = work / "whole"
     shutil.rmtree(whole, ignore_errors=True)  # of a kill while it was saved
     method.save(whole)
@@ -173,4 +180,4 @@ def _learn(
         shutil.rmtree(folder)
     os.rename(whole, folder)
     shutil.rmtree(work)
-    return folder
+    return ranks.told(folder)

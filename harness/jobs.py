@@ -6,6 +6,7 @@ a cell that was cut off from its journal.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from harness import (
     fits,
     manifest,
     overlay,
+    ranks,
     records,
     seals,
     shortage,
@@ -182,7 +184,8 @@ def _fit(work: _Work) -> dict[str, Any]:
         budget, tuned["trials"] = tuning.best(work.method, fit, dev, budget, spec.learning_rates)
     with work.method() as method:
         facts = {**fit(method, budget), **tuned, "data": data, "budget": budget.model_dump(mode="json")}
-    records.write_sealed(work.folder / "fit.json", facts)
+    if ranks.leads():
+        records.write_sealed(work.folder / "fit.json", facts)
     return facts
 
 

@@ -166,7 +166,8 @@ def _fit(experiment: Experiment, job: Job) -> Estimate:
     calls = steps * budget.accumulation * 2 * _layers(count) * LEAST[_device(experiment)]  # a write and a read
     seconds = 2 * (reading + calls)
     disk = int(count * TRAINED_SHARE * 14)  # bf16 once, and a checkpoint of parameters and moments in fp32
-    return Estimate(job, "fit", 0, tokens, seconds, _gpu_hours(experiment, seconds), disk)
+    spent = seconds / experiment.run.fit_workers
+    return Estimate(job, "fit", 0, tokens, spent, _gpu_hours(experiment, seconds), disk)
 
 
 def _cells(experiment: Experiment, job: Job, sizes: dict[str, Size]) -> Iterator[Estimate]:

@@ -149,6 +149,7 @@ def _make(made: Recipe, work: Path, whole: Path, progress: Progress) -> dict[str
         seed=made.seed,
         workdir=work / "trainer",
         progress=progress,
+        alone=True,
     )
     del model.probes
     model.to(torch.bfloat16).save_pretrained(whole)

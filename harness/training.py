@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
-from harness import checkpoints
+from harness import checkpoints, ranks
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
 from harness.errors import HarnessError
@@ -39,6 +39,10 @@ class FitReport:
     tokens: int = 0
     """Tokens fed, history and question, all steps."""
     episodes: int = 0
+    ranks: int = 1
+    """Processes that shared the forward passes of each step."""
+    collectives: str = ""
+    """What carried their sums: gloo or nccl; empty for one."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -125,21 +129,54 @@ class _Watch(TrainerCallback):
 
 
 class EpisodeTrainer(Trainer):
-    """transformers.Trainer over episodes, with a method's own loss."""
+    """transformers.Trainer over episodes, with a method's own loss, and this rank's share of the forward passes."""
 
-    def __init__(self, *, loss: Callable[[Any, Any], tuple[Tensor, int]], **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        collate: Callable[[list[Any]], Any],
+        loss: Callable[[Any, Any], tuple[Tensor, int]],
+        shared: int,
+        **options: Any,
+    ) -> None:
+        self.collate = collate
         self.loss = loss
-        self.tokens_fed = 0
+        self.shared = shared
+        """Ranks that share the forward passes of a step."""
+        self.turn = 0
+        """Forward passes of this step so far, of all ranks."""
+        self.share = 0.0
+        """This rank's part of the step's mean loss."""
+        self.tokens_fed = self.tokens_summed = 0
         self.tokens_logged = 0
         self.clock = time.monotonic()
         super().__init__(**options)
         # The loss below is a mean a batch; without this the Trainer would not divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """A forward pass, or another rank's turn at it; with a step's last one, gradients are summed over the ranks.
+
+        Not by DDP, which sees to gradients behind its own forward only: the loss of a memory calls parts of a model
+        past that door, and would leave each rank with its own.
+        """
+        if self.shared == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        turn, self.turn = self.turn, self.turn + 1
+        if turn % self.shared == ranks.index():
+            self.share += float(super().training_step(model, inputs, num_items_in_batch))
+        loss = 0.0  # the Trainer adds a step's forward passes up
+        if self.accelerator.sync_gradients:
+            learned = [p for p in model.parameters() if p.requires_grad]
+            loss, tokens = ranks.summed(learned, self.share, self.tokens_fed - self.tokens_summed)
+            self.tokens_fed = self.tokens_summed = self.tokens_summed + int(tokens)
+            self.turn, self.share = 0, 0.0
+        return torch.tensor(loss, device=self.args.device)
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        loss, tokens = self.loss(model, inputs["batch"])
+        loss, tokens = self.loss(model, self.collate(inputs["batch"]))
         if not torch.isfinite(loss):
             raise HarnessError(
                 f"the training loss is {loss.item()} after {self.state.global_step} steps; lower the learning rate"
@@ -165,15 +202,18 @@ def fit(
     seed: int,
     workdir: Path,
     progress: Progress,
+    alone: bool = False,
 ) -> FitReport:
     """Train the adapter of a PEFT model.
 
     Args:
         model: The PEFT model; only its adapter has gradients.
-        collate: Makes a batch of episodes; runs in this process.
+        collate: Makes a batch of episodes; runs in this process, for the batches that are this rank's.
         loss: Gives a batch's loss (mean a token of the answers) and the tokens it fed.
-        workdir: Checkpoints; a fit that was cut off goes on from the last one.
+        workdir: Checkpoints; a fit that was cut off goes on from the last one, with as many ranks as there are now.
+        alone: Leave the other ranks out of it, for what each of them needs for itself.
     """
+    shared = 1 if alone else ranks.count()
     set_seed(seed)
     arguments = TrainingArguments(
         output_dir=str(workdir),
@@ -191,6 +231,7 @@ def fit(
         warmup_steps=budget.warmup_ratio,
         logging_steps=1,
         logging_nan_inf_filter=False,
+        save_strategy="steps" if shared == 1 or ranks.leads() else "no",
         save_steps=budget.save_every,
         save_total_limit=2,  # while one is written, the one before it is the last whole one
         seed=seed,
@@ -205,8 +246,10 @@ def fit(
         model=model,
         args=arguments,
         train_dataset=_Episodes(episodes),
-        data_collator=lambda batch: {"batch": collate(batch)},
+        data_collator=lambda batch: {"batch": batch},
+        collate=collate,
         loss=loss,
+        shared=shared,
     )
     trainer.add_callback(_Watch(progress, trainer))
     trainer.add_callback(checkpoints.Sealing())
@@ -215,7 +258,8 @@ def fit(
             trainer.remove_callback(callback)
     model.train()
     trainer.clock = time.monotonic()
-    last = checkpoints.last(workdir, progress)
+    last = checkpoints.last(workdir, progress) if shared == 1 or ranks.leads() else None
+    last = last if shared == 1 else ranks.told(last)
     before = TrainerState.load_from_json(str(last / "trainer_state.json")) if last else None
     if last and before and before.global_step >= before.max_steps:  # the Trainer would make one step more
         trainer._load_from_checkpoint(str(last))
@@ -230,4 +274,6 @@ def fit(
         seconds=round(sum(entry.get("seconds", 0.0) for entry in steps), 1),
         tokens=int(sum(entry.get("tokens", 0.0) for entry in steps)),
         episodes=len(episodes),
+        ranks=shared,
+        collectives=ranks.collectives() if shared > 1 else "",
     )

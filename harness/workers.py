@@ -59,6 +59,8 @@ class Waiting:
     """In the order of arrival, so that one whose worker was lost goes first; a helper's is that of whom it helps."""
     request: dict[str, Any] = field(compare=False)
     reply: asyncio.Future[dict[str, Any]] = field(compare=False)
+    until: asyncio.Future[dict[str, Any]] | None = field(default=None, compare=False)
+    """Whoever takes it gives its place to a rank, until this is done."""
     losses: int = field(default=0, compare=False)
     killed: int = field(default=0, compare=False)
     """Workers lost for want of memory, which are not among the losses."""
@@ -124,6 +126,7 @@ class Workers:
         self.refusal: dict[str, Any] = {}
         """What every request is told once all places are given up."""
         self._numbers = itertools.count()
+        self._gathering = asyncio.Lock()
 
     def open(self) -> None:
         """Fill the places; requests that came before wait no longer."""
@@ -141,6 +144,8 @@ class Workers:
             return {"error": str(error)}
         if not self.places:
             return self.refusal
+        if request["kind"] == "fit" and self.run.fit_workers > 1:
+            return await self._fit(request)
         job = Waiting(next(self._numbers), request, _future())
         self.waiting.put_nowait(job)
         if request["kind"] == "evaluate":
@@ -150,6 +155,22 @@ class Workers:
         if job.helpers:  # nobody is at a job that is done: what is measured next runs alone
             await asyncio.wait(job.helpers)
         return reply
+
+    async def _fit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a fit that ranks make, in the places of as many workers, who are there again afterwards."""
+        from harness import ranks
+
+        made = _future()
+        try:
+            async with self._gathering:  # else two such fits could each hold what the other waits for
+                number = next(self._numbers)
+                seats = [Waiting(number, request, _future(), until=made) for _ in range(self.run.fit_workers)]
+                for seat in seats:
+                    self.waiting.put_nowait(seat)
+                refused = [reply for reply in await asyncio.gather(*(seat.reply for seat in seats)) if reply]
+            return refused[0] if refused else await asyncio.to_thread(ranks.fit, request, self.run, self.surroundings)
+        finally:
+            made.set_result({})
 
     # --- Ray's side ---
 
@@ -177,7 +198,8 @@ class Workers:
             reason, used = await self._serve(worker)
             self.end(worker)
             unused = 0 if used else unused + 1
-            print(f"a worker was lost: {reason}", file=sys.stderr, flush=True)
+            if reason:
+                print(f"a worker was lost: {reason}", file=sys.stderr, flush=True)
         self.refusal = {"error": f"Ray cannot serve this run ({reason}); mend that and run the same command again"}
 
     def _close(self, place: asyncio.Task[None]) -> None:
@@ -191,7 +213,10 @@ class Workers:
             self.waiting.get_nowait().reply.set_result(self.refusal)
 
     async def _serve(self, worker: Any) -> tuple[str, bool]:
-        """Let a worker answer one request after another until it is lost: why it was, and whether it had any."""
+        """Let a worker answer one request after another until it is lost: why it was, and whether it had any.
+
+        One that gives its place to a rank is not lost; there is no reason then.
+        """
         from ray.exceptions import RayActorError
 
         used = False
@@ -202,6 +227,11 @@ class Workers:
             return _brief(error), False
         while True:
             job = await self._next()
+            if job.until:
+                self.end(worker)
+                job.reply.set_result({})
+                await job.until
+                return "", True
             try:  # an idle worker may have been lost long ago, which is no fault of the request's
                 reason = await worker.misses.remote(job.request)
             except RayActorError as error:

@@ -119,6 +119,19 @@ def test_a_wrong_override_is_told(written, override, said):
     assert said in sentence
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("{executor: inline, fit_workers: 2}", "leave fit_workers at 1"),
+        ("{workers: 2, fit_workers: 3}", "the places of 3 workers where there are 2; lower fit_workers"),
+        ("{workers: 64, fit_workers: 33}", "budget.accumulation makes 32; lower fit_workers to that"),
+    ],
+)
+def test_ranks_without_a_place_or_a_share_are_refused(written, override, said):
+    assert said in refusal(written(PLAIN), f"run={override}")
+    assert "fit_workers" not in config.load(written(PLAIN)).model_dump()["run"]  # as in records of before
+
+
 def test_one_task_may_be_asked_twice_under_two_names(written):
     """The name enters an address only where it is given, so that addresses of before stand."""
     path = written(PLAIN.replace("limit: 4", "limit: 4\n  - {task: write_clear_read, as: more, settings: {facts: 3}}"))

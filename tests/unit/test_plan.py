@@ -63,6 +63,15 @@ def test_more_steps_cost_more(smoke):
     assert seconds(tried) == pytest.approx(3 * seconds(smoke))
 
 
+def test_ranks_divide_the_seconds_of_a_fit_and_not_its_gpu_hours():
+    def fits(*changes):
+        experiment = config.load("smoke", ["run.gpus_per_worker=1", "budget.accumulation=8", *changes])
+        return [(e.seconds, e.gpu_hours) for e in planning.plan(experiment) if e.step == "fit"]
+
+    one, two = fits(), fits("run.fit_workers=2")
+    assert two == [(pytest.approx(seconds / 2), hours) for seconds, hours in one]
+
+
 def test_sizes_of_backbones():
     assert planning.parameters(BackboneSpec(hub="Qwen/Qwen3-4B-Instruct-2507")) == 4e9
     assert 5e4 < planning.parameters(BackboneSpec(random="tiny-llama")) < 5e5

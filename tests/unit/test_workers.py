@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import ray.exceptions
 
-from harness import shortage
+from harness import ranks, shortage
 from harness import workers as pool
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
@@ -103,6 +104,35 @@ def test_a_worker_that_is_killed_for_want_of_memory_is_replaced_by_one_with_half
     assert tried == asked
     assert got == reply if isinstance(reply, dict) else reply in got["error"]
     assert isinstance(reply, dict) or shortage.mend(kind) in got["error"]
+
+
+@pytest.mark.parametrize("ends", [{"result": 1}, RuntimeError("Ray is gone")])
+def test_ranks_take_the_places_of_workers_who_come_back(monkeypatch, ends):
+    """Three places and three fits of two ranks: two fits that each took one place would wait for ever."""
+    there, most = [], []
+
+    def fit(request, run, surroundings):
+        most.append(len(ended))
+        time.sleep(0.1)
+        if isinstance(ends, Exception):
+            raise ends
+        return ends
+
+    monkeypatch.setattr(ranks, "fit", fit)
+    workers, ended = None, None
+
+    async def ask():
+        nonlocal workers, ended
+        workers, ended = pooled(monkeypatch, [Fake(echo)], 3, fit_workers=2)
+        workers.open()
+        asked = [asyncio.create_task(workers.do(request())) for _ in range(3)]
+        there.extend(await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 30))
+        return await workers.do({**request("after"), "kind": "evaluate"})
+
+    assert asyncio.run(ask()) == {"result": "after"}
+    assert there == [ends] * 3
+    assert most[0] >= 2
+    assert len(most) == 3
 
 
 def test_what_lost_its_worker_goes_first_and_to_whoever_is_free(monkeypatch):
