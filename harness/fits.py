@@ -144,7 +144,8 @@ def _learn(
 ) -> Path:
     """Train in a work folder that survives a kill; the fit appears under its name when it is whole."""
     work = folder.with_name(f".{folder.name}.work")
-    report = method.fit(episodes, budget, work / "trainer", progress)
+    with progress.piece("fit", _left(work / "trainer")):
+        report = method.fit(episodes, budget, work / "trainer", progress)
     whole = work / "whole"
     method.save(whole)
     facts = {
@@ -163,3 +164,9 @@ def _learn(
     os.rename(whole, folder)
     shutil.rmtree(work)
     return folder
+
+
+def _left(checkpoints: Path) -> float:
+    """Share of the steps that a fit which was cut off has still to make."""
+    states = [json.loads(path.read_text()) for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return min((1 - s["global_step"] / s["max_steps"] for s in states), default=1.0)

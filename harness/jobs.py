@@ -32,6 +32,7 @@ from harness import (
     records,
     tuning,
 )
+from harness.allowance import Allowance, Limit, SpentError
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message, cap_of
 from harness.errors import HarnessError
@@ -56,25 +57,46 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
-            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file).
+            ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``limit`` (hours that may be used in all,
+            and their unit), ``predicted`` (seconds by step).
 
     Raises:
-        HarnessError: the input is refused, or a gate failed.
+        HarnessError: the input is refused, a gate failed, or more hours would be used than are allowed.
     """
+    experiment = Experiment.model_validate(request["experiment"])
+    allowance = _allowance(request, experiment) if request["kind"] != "doctor" else None
     work = _Work(
-        experiment=Experiment.model_validate(request["experiment"]),
+        experiment=experiment,
         backbone=request["backbone"],
         row=request.get("row", ""),
         seed=request.get("seed", 0),
         results=Path(request["results"]),
         retrain=bool(request.get("retrain")),
-        progress=Progress(request.get("progress")),
+        progress=Progress(request.get("progress"), allowance),
     )
     plug(work.experiment.plugins)
     if request["kind"] != "doctor":
         manifest.void(work.results, work.experiment.name)  # until all is whole again
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
-    return kinds[request["kind"]](work)
+    try:
+        if allowance:
+            allowance.begin()
+        return kinds[request["kind"]](work)
+    finally:
+        if allowance:
+            allowance.close()
+
+
+def _allowance(request: dict[str, Any], experiment: Experiment) -> Allowance:
+    parts = (request["backbone"], request.get("row"), f"{request['kind']}-{request.get('seed', 0)}")
+    return Allowance(
+        Path(request["results"]) / experiment.name,
+        "/".join(part for part in parts if part),
+        experiment.run.gpus_per_worker,
+        Limit(**request["limit"]) if request.get("limit") else None,
+        request.get("predicted"),
+        experiment.run.workers,
+    )
 
 
 @dataclass(frozen=True)
@@ -259,7 +281,7 @@ def _answer(plans: Sequence[cells.Plan], progress: Progress) -> None:
     for plan in plans:
         try:
             done = cells.answer(plan, progress, done, total)
-        except GateError:
+        except (GateError, SpentError):
             raise
         except Exception as error:
             broken = broken or error
@@ -329,7 +351,8 @@ def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
 
 def _measure(work: _Work) -> dict[str, Any]:
     """Leave the record of the row's speed and memory; a later call measures anew."""
-    record = efficiency.measure(work.experiment, work.job, work.open(), work.progress)
+    with work.progress.piece("measure"):
+        record = efficiency.measure(work.experiment, work.job, work.open(), work.progress)
     path = efficiency_records.save(record, work.results)
     return {"record": str(path), "points": len(record.points)}
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from harness import efficiency_records, fits, manifest, records
+from harness import efficiency_records, fits, manifest, planned, records
 from harness.errors import HarnessError
 from harness.experiment import Experiment, Job, cells, jobs, measurements
 from harness.records import TEXT, atomic
@@ -49,6 +49,8 @@ def publish(experiment: Experiment, results: Path) -> Path:
         efficiency_records.save(measurement, reference)
     for job in jobs(experiment):
         _job(job, results, reference)
+    if (predictions := results / experiment.name / planned.FILE).is_file():
+        shutil.copyfile(predictions, reference / experiment.name / planned.FILE)
     return reference / experiment.name
 
 
