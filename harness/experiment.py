@@ -395,6 +395,11 @@ class Cell:
     def id(self) -> str:
         return str(self.path)
 
+    @property
+    def step(self) -> str:
+        """What plans call it among the steps of its job."""
+        return f"{self.task}/{self.condition}/{self.arm}"
+
 
 def jobs(experiment: Experiment) -> list[Job]:
     """Every job, in the order of the file. Rows that learn nothing run once, under the first seed.

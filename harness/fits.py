@@ -4,9 +4,11 @@ so they are learned once and restored ever after (DESIGN 7).
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,7 +155,8 @@ def _learn(
 ) -> Path:
     """Train in a work folder that survives a kill; the fit appears under its name when it is whole."""
     work = folder.with_name(f".{folder.name}.work")
-    report = method.fit(episodes, budget, work / "trainer", progress)
+    with progress.piece("fit", _left(work / "trainer")):
+        report = method.fit(episodes, budget, work / "trainer", progress)
     if report.ranks < ranks.count():
         raise HarnessError(
             f"method '{method.name}' learns in a loop of its own, which ranks cannot share; set run.fit_workers=1"
@@ -181,3 +184,13 @@ def _learn(
     os.rename(whole, folder)
     shutil.rmtree(work)
     return ranks.told(folder)
+
+
+def _left(checkpoints: Path) -> float:
+    """Share of the steps that a fit which was cut off has still to make, as its checkpoints say."""
+    left = [1.0]
+    for path in checkpoints.glob("checkpoint-*/trainer_state.json"):
+        with suppress(OSError, ValueError, KeyError):  # it is not whole, and the fit itself will see to that
+            state = json.loads(path.read_text())
+            left.append(1 - state["global_step"] / state["max_steps"])
+    return min(left)

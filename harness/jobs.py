@@ -37,6 +37,7 @@ from harness import (
     shortage,
     tuning,
 )
+from harness.allowance import Allowance, Limit, SpentError
 from harness.backbones import Backbone
 from harness.cache import Shelf
 from harness.episodes import Episode, Message, cap_of, digest
@@ -66,20 +67,24 @@ def run(request: dict[str, Any], shelf: Shelf | None = None) -> dict[str, Any]:
         request: ``kind`` (prepare, fit, evaluate, measure, doctor), ``experiment`` (resolved), ``backbone``, ``row``,
             ``seed``, ``results`` (folder), ``retrain``, ``progress`` (file), ``digest`` (of the backbone that the run
             was prepared with), ``killed`` (workers that it has cost for want of memory), ``helps`` (an evaluation,
-            beside whoever has it).
+            beside whoever has it), ``limit`` (hours that may be used in all, and their unit), ``predicted`` (seconds by
+            step).
         shelf: What the pipeline's machine holds of backbones, where that is another one.
 
     Raises:
-        HarnessError: the input is refused, a gate failed, or memory does not suffice.
+        HarnessError: the input is refused, a gate failed, memory does not suffice, or more hours would be used than are
+            allowed.
     """
+    experiment = Experiment.model_validate(request["experiment"])
+    allowance = _allowance(request, experiment) if request["kind"] != "doctor" else None
     work = _Work(
-        experiment=Experiment.model_validate(request["experiment"]),
+        experiment=experiment,
         backbone=request["backbone"],
         row=request.get("row", ""),
         seed=request.get("seed", 0),
         results=Path(request["results"]),
         retrain=bool(request.get("retrain")),
-        progress=Progress(None if request.get("helps") else request.get("progress")),
+        progress=Progress(None if request.get("helps") else request.get("progress"), allowance),
         digest=request.get("digest"),
         shelf=shelf,
         killed=int(request.get("killed", 0)),
@@ -89,9 +94,26 @@ def run(request: dict[str, Any], shelf: Shelf | None = None) -> dict[str, Any]:
     kinds = {"prepare": _prepare, "fit": _fit, "evaluate": _evaluate, "measure": _measure, "doctor": _doctor}
     what = "/".join(filter(None, (work.backbone, work.row)))
     with disk.sentences(work.results), shortage.named(f"the {request['kind']} of {what}", request["kind"]):
-        if request["kind"] != "doctor":
-            manifest.void(work.results, work.experiment.name)  # until all is whole again
-        return kinds[request["kind"]](work)
+        if allowance is None:
+            return kinds[request["kind"]](work)
+        manifest.void(work.results, work.experiment.name)  # until all is whole again
+        try:
+            allowance.begin()
+            return kinds[request["kind"]](work)
+        finally:
+            allowance.close()
+
+
+def _allowance(request: dict[str, Any], experiment: Experiment) -> Allowance:
+    parts = (request["backbone"], request.get("row"), f"{request['kind']}-{request.get('seed', 0)}")
+    return Allowance(
+        Path(request["results"]) / experiment.name,
+        "/".join(part for part in parts if part),
+        experiment.run.gpus_per_worker,
+        Limit(**request["limit"]) if request.get("limit") else None,
+        request.get("predicted"),
+        experiment.run.workers,
+    )
 
 
 @dataclass(frozen=True)
@@ -326,7 +348,7 @@ def _answer(work: _Work, plans: Sequence[cells.Plan]) -> tuple[list[cells.Plan],
                 try:
                     done = cells.answer(plan, work.progress, done, total)
                     answered.append(plan)
-                except (GateError, OSError):  # a disk that cannot be written will not take the next record either
+                except (GateError, SpentError, OSError):  # a disk that is full will not take the next record either
                     raise
                 except Exception as error:
                     broken = broken or error
@@ -411,7 +433,8 @@ def _probe(plans: Sequence[cells.Plan]) -> list[Episode]:
 
 def _measure(work: _Work) -> dict[str, Any]:
     """Leave the record of the row's speed and memory; a later call measures anew."""
-    record = efficiency.measure(work.experiment, work.job, work.open(), work.progress)
+    with work.progress.piece("measure"):
+        record = efficiency.measure(work.experiment, work.job, work.open(), work.progress)
     path = efficiency_records.save(record, work.results)
     return {"record": str(path), "points": len(record.points)}
 

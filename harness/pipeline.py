@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,18 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from harness import cluster, config, efficiency_records, leftovers, manifest, seals
+from harness import allowance, cluster, config, efficiency_records, leftovers, manifest, pilot, planned, seals
+from harness.allowance import Limit
 from harness.episodes import digest
 from harness.errors import RETRIED, HarnessError, nearest
 from harness.experiment import Job, cells, jobs, measurements
 from harness.inputs import check_files, fingerprint
 from harness.plan import learns, lines, plan
 
-KEYS = ("experiment", "methods", "plugin", "set", "retrain")
+LIMITS = ("max_gpu_hours", "max_worker_hours")
+KEYS = ("experiment", "methods", "plugin", "set", "retrain", "pilot", *LIMITS)
+STOPPED = 3
+"""Exit code of a run that ended because its hours are used."""
 
 ORDERLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what a batch system sends before it kills, and a terminal that is closed."""
@@ -34,8 +39,9 @@ class Pipeline:
 
     Args:
         settings: Snakemake's ``--config``: ``experiment`` (default ``embedded``), ``methods`` (rows to add),
-            ``plugin`` (files that define methods), ``set`` (changes such as ``run.executor=inline``) and ``retrain``;
-            each list may be a single value.
+            ``plugin`` (files that define methods), ``set`` (changes such as ``run.executor=inline``), ``retrain``,
+            ``pilot`` (results by which the plan is made) and ``max_gpu_hours`` or ``max_worker_hours``, which all runs
+            in these results may use together; each list may be a single value.
         results: Folder of all results.
         published: Folder of the chosen experiment's tables.
 
@@ -63,9 +69,17 @@ class Pipeline:
         self.retrain = str(retrain).lower() not in ("0", "false", "no")
         if self.retrain:
             os.environ["RETRAIN"] = "1"  # read by `harness fit`; no parameter, which would undo fits on the next run
+        self.pilot = Path(settings["pilot"]) if settings.get("pilot") else None
+        self.limit = self._limit(settings)
         self._address: Path | None = None
         self._handlers: dict[int, Any] = {}
+        self._begun = 0.0
         self._lock = FileLock(self.folder / ".lock")
+
+    def _limit(self, settings: Mapping[str, Any]) -> Limit | None:
+        """The hours that are allowed."""
+        gpu, worker = (_hours(key, settings.get(key, os.environ.get(key.upper()))) for key in LIMITS)
+        return Limit.given(gpu, worker, self.experiment.run.gpus_per_worker)
 
     @property
     def folder(self) -> Path:
@@ -224,9 +238,45 @@ class Pipeline:
                 self._handlers[number] = signal.signal(number, self._interrupt)
         leftovers.sweep_results(self.results, self.folder)
         leftovers.keep_newest(Path(".snakemake/log"))
+        if self.limit:  # read by `harness fit` and its like
+            os.environ[f"MAX_{self.limit.unit.upper()}_HOURS"] = str(self.limit.hours)
+        self._account()
+        planned.keep(self.experiment, self.results, pilot.read(self.pilot) if self.pilot else pilot.UNMEASURED)
         if self.experiment.run.executor == "ray":
             self._address = cluster.start(self.experiment.run, self.folder / "logs" / "cluster.log")
             os.environ[cluster.ADDRESS] = str(self._address)
+
+    def _account(self) -> None:
+        """Begin to count hours: promises of killed jobs are void, and results older than all logs are charged."""
+        self._begun = time.time()
+        allowance.release(self.folder)
+        for job in jobs(self.experiment):
+            records = (self.results / cell.path / "record.json" for cell in cells(self.experiment, job))
+            answered = sum(seals.read(record)["costs"]["wall_seconds"] for record in records if record.exists())
+            fitted = self.results / job.path / "fit.json"
+            learned = seals.read(fitted) if fitted.exists() else {}
+            before = {
+                "evaluate": answered,
+                "fit": 0.0 if learned.get("restored", True) else learned.get("seconds", 0.0),
+            }
+            for kind, seconds in before.items():
+                log = f"{job.backbone}/{job.row}/{kind}-{job.seed}"
+                allowance.charge(self.folder, log, seconds, self.experiment.run.gpus_per_worker)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a job of this run was not begun, or broken off, because its hours are used."""
+        return any(note.stopped and note.time >= self._begun for note in allowance.spent(self.folder).values())
+
+    def _left(self) -> str:
+        """What is not done yet, in words."""
+        wanted = [cell for job in jobs(self.experiment) for cell in cells(self.experiment, job)]
+        left = sum(not (self.results / cell.path / "record.json").exists() for cell in wanted)
+        fits = [job for job in jobs(self.experiment) if learns(self.experiment, job)]
+        unfit = sum(not (self.results / job.path / "fit.json").exists() for job in fits)
+        unmeasured = sum(not path.exists() for path in self.measured)
+        parts = [f"{left} of {len(wanted)} cells"] * bool(wanted) + [f"{unfit} of {len(fits)} fits"] * bool(fits)
+        return ", ".join(parts + [f"{unmeasured} of {len(self.measured)} measurements"] * bool(self.measured))
 
     def _interrupt(self, number: int, frame: Any) -> None:
         """End the jobs, so that Snakemake, which waits for them, ends in order; a second Ctrl-C ends all at once.
@@ -255,7 +305,17 @@ class Pipeline:
             self._address = None
         while self._handlers:
             signal.signal(*self._handlers.popitem())
+        stopped = self.limit if self.limit and self.stopped else None
         self._lock.release()
+        if stopped:
+            used = allowance.hours(self.folder, stopped)
+            print(
+                f"snakemake: stopped, for {used:.3g} of {stopped} are used and what comes next would take more; undone "
+                f"are {self._left()}, what is finished is kept, and the same command with a larger limit goes on from "
+                "there",
+                file=sys.stderr,
+            )
+            sys.exit(STOPPED)
 
 
 def _abort(number: int, frame: Any) -> None:
@@ -279,6 +339,13 @@ def _holds(mark: Path) -> bool:
     except HarnessError:
         return False
     return True
+
+
+def _hours(key: str, given: Any) -> float | None:
+    try:
+        return float(given) if given not in (None, "") else None
+    except (TypeError, ValueError) as error:
+        raise HarnessError(f"{key}={given} is no number of hours; give one, as in {key}=8") from error
 
 
 def _unanswered(record: Path) -> bool:

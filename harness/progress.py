@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import leftovers
+from harness.allowance import Allowance
 
 EVERY_WRITE = 0.5
 """Seconds between two lines of one phase; the last one of a phase is always written."""
@@ -34,10 +35,12 @@ class Progress:
 
     Args:
         path: File to append to; None keeps nothing.
+        allowance: The hours that the job may use; None counts none.
     """
 
-    def __init__(self, path: Path | str | None) -> None:
+    def __init__(self, path: Path | str | None, allowance: Allowance | None = None) -> None:
         self.path = Path(path) if path else None
+        self.allowance = allowance
         self._last: tuple[str, float] = ("", 0.0)
 
     def update(self, phase: str, done: float, total: float, **facts: Any) -> None:
@@ -57,6 +60,15 @@ class Progress:
         """Tell who started the job what was met on the way and mended; shown when the job ends."""
         if self.path is not None:
             _append(self.path, json.dumps({SAID: sentence}))
+
+    def piece(self, step: str, left: float = 1.0) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`harness.allowance.Allowance.piece`."""
+        return self.allowance.piece(step, left) if self.allowance else contextlib.nullcontext()
+
+    def kept(self) -> None:
+        """As :meth:`harness.allowance.Allowance.kept`."""
+        if self.allowance:
+            self.allowance.kept()
 
 
 def _append(path: Path, line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from harness import efficiency_records, fits, manifest, records, seals
+from harness import efficiency_records, fits, manifest, planned, records, seals
 from harness.errors import HarnessError
 from harness.experiment import Experiment, Job, cells, jobs, measurements
 from harness.records import TEXT
@@ -50,6 +50,8 @@ def publish(experiment: Experiment, results: Path) -> Path:
         efficiency_records.save(measurement, reference)
     for job in jobs(experiment):
         _job(job, results, reference)
+    if (predictions := results / experiment.name / planned.FILE).is_file():
+        shutil.copyfile(predictions, reference / experiment.name / planned.FILE)
     return reference / experiment.name
 
 

@@ -127,6 +127,9 @@ class _Watch(TrainerCallback):
             loss, tokens = round(logs["loss"], 4), self.trainer.tokens_fed
             self.progress.update("fit", state.global_step, state.max_steps, tokens=tokens, loss=loss)
 
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.kept()
+
 
 class EpisodeTrainer(Trainer):
     """transformers.Trainer over episodes, with a method's own loss, and this rank's share of the forward passes."""

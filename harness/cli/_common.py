@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,14 @@ Backbone = Annotated[str, typer.Option(help="Name of a backbone of the experimen
 Row = Annotated[str, typer.Option(help="Name of a row of the experiment.")]
 Seed = Annotated[int, typer.Option(help="One of its training seeds.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
+MaxGpuHours = Annotated[
+    float | None,
+    typer.Option(envvar="MAX_GPU_HOURS", help="GPU-hours that the experiment's results may take in all; resumable."),
+]
+MaxWorkerHours = Annotated[
+    float | None,
+    typer.Option(envvar="MAX_WORKER_HOURS", help="The same in hours of workers, where they have no GPU."),
+]
 Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", metavar="PATH", help="A Python file or package of methods. Repeatable."),
@@ -86,11 +95,25 @@ def load(name: str, changes: list[str]) -> Experiment:
 
 
 def hand_in(
-    kind: str, experiment: Experiment, backbone: str, row: str, seed: int, results: Path, retrain: bool
+    kind: str,
+    experiment: Experiment,
+    backbone: str,
+    row: str,
+    seed: int,
+    results: Path,
+    retrain: bool = False,
+    hours: tuple[float | None, float | None] = (None, None),
 ) -> dict[str, Any]:
-    """Hand one job in, show how far it is until it is done, and give its result."""
+    """Hand one job in, show how far it is until it is done, and give its result.
+
+    Args:
+        hours: GPU-hours or worker-hours that the experiment may use in all.
+    """
     from harness import seals
+    from harness.allowance import Limit
     from harness.errors import nearest
+    from harness.experiment import Job
+    from harness.planned import predicted
     from harness.progress import follow
 
     rows = [r.row for r in experiment.rows]
@@ -104,6 +127,8 @@ def hand_in(
         raise HarnessError(f"the experiment '{experiment.name}' has no seed {seed}; known: {known}")
     label = " ".join(filter(None, [kind, backbone, row]))
     log = results / experiment.name / "logs" / f"{label.replace(' ', '-')}-{seed}.jsonl"
+    limit = Limit.given(*hours, experiment.run.gpus_per_worker)
+    job = Job(experiment.name, backbone, row, seed)
     request = {
         "kind": kind,
         "experiment": experiment.model_dump(mode="json", by_alias=True),
@@ -113,6 +138,8 @@ def hand_in(
         "results": str(results),
         "retrain": retrain,
         "progress": str(log),
+        "limit": limit and asdict(limit),
+        "predicted": dict(predicted(experiment, job, results)) if limit else {},
     }
     prepared = results / experiment.name / backbone / "backbone.json"
     if kind != "prepare" and prepared.is_file():

@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli._common import RESULTS, Changes, Results, Seed, app, hand_in, load, table
+from harness.cli._common import (
+    RESULTS,
+    Changes,
+    MaxGpuHours,
+    MaxWorkerHours,
+    Results,
+    Seed,
+    app,
+    hand_in,
+    load,
+    table,
+)
 from harness.errors import HarnessError
 
 Shown = Literal["replayed", "removed", "own_text"]
@@ -32,6 +43,8 @@ def evaluate(
     seed: Seed = SEED,
     changes: Changes = [],  # noqa: B006
     results: Results = RESULTS,
+    max_gpu_hours: MaxGpuHours = None,
+    max_worker_hours: MaxWorkerHours = None,
     task: Annotated[list[str], typer.Option(help="A task of lm-eval, in the place of an experiment. Repeatable.")] = [],  # noqa: B006
     method: Annotated[str | None, typer.Option(help="With --task: a method, or a preset of one.")] = None,
     fit: Annotated[Path | None, typer.Option(help="With --task: folder of a stored fit, or of a job.")] = None,
@@ -47,8 +60,11 @@ def evaluate(
     """Run every cell of a job (EXPERIMENT --backbone --row), or any lm-eval task (--task --method --backbone)."""
     given = {key for key, value in context.params.items() if value and value not in (RESULTS, SEED)}
     if name is not None:
-        _only(given, {"name", "backbone", "row", "seed", "changes", "results"}, "an experiment")
-        hand_in("evaluate", load(name, changes), _need(backbone, "backbone"), _need(row, "row"), seed, results, False)
+        own = {"name", "backbone", "row", "seed", "changes", "results", "max_gpu_hours", "max_worker_hours"}
+        _only(given, own, "an experiment")
+        hours = max_gpu_hours, max_worker_hours
+        at, which = _need(backbone, "backbone"), _need(row, "row")
+        hand_in("evaluate", load(name, changes), at, which, seed, results, hours=hours)
         return
     if not task:
         raise HarnessError("nothing to evaluate was named; give an EXPERIMENT, or --task with a task of lm-eval")

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.experiment import Experiment
 from harness.records import Record
-from harness.reporting import efficiency
+from harness.reporting import efficiency, predicted
 from harness.reporting.render import render
 from harness.reporting.summary import Summary
 
@@ -31,6 +31,7 @@ def texts(experiment: Experiment, summary: Summary | None, results: Path) -> dic
     beside = [job for job in jobs if any(round(job[name], 1) for name in BESIDE)]
     context = {"experiment": experiment, "jobs": jobs, "beside": beside}
     context |= {"measured_on": measured_on(summary) if summary else [], "speed": None}
+    context["predicted"] = predicted.texts(experiment, summary) if summary else ("", [], [])
     found = {}
     if experiment.efficiency:
         measured = efficiency.records(experiment, results)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from harness import statistics
-from harness.experiment import SOURCES, Experiment
+from harness.experiment import SOURCES, Experiment, cells, jobs
 from harness.records import Record
 from harness.registry import find
 from harness.reporting import memory
@@ -41,6 +41,7 @@ CONTROLS = {
 def notes(experiment: Experiment, summary: Summary) -> list[Note]:
     """Every note of the main table, in the order of reading."""
     return [
+        *(Note("Incomplete", text) for text in _incomplete(experiment, summary)),
         *_memory(experiment, summary),
         *(Note("Primary", text) for text in _primary(experiment, summary)),
         *(Note("Families", text) for text in _families(experiment, summary)),
@@ -57,6 +58,15 @@ def notes(experiment: Experiment, summary: Summary) -> list[Note]:
         *(Note("Not answered", text) for text in _unanswered(summary)),
         *(Note("Warning", text) for text in _warnings(summary)),
     ]
+
+
+def _incomplete(experiment: Experiment, summary: Summary) -> Iterator[str]:
+    """What a run that was stopped has not answered."""
+    wanted = [cell for job in jobs(experiment) for cell in cells(experiment, job)]
+    gone = [cell for cell in wanted if not (summary.results / cell.path / "record.json").is_file()]
+    if gone:
+        rows = ", ".join(dict.fromkeys(cell.job.row for cell in gone))
+        yield f"{len(gone):,} of {len(wanted):,} cells have no record ({rows}): this run is not whole."
 
 
 MEMORY: dict[memory.Claim, str] = {

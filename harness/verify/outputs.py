@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from harness import manifest
@@ -12,6 +14,8 @@ from harness.experiment import Experiment
 from harness.verify.run import Check, Run
 
 AUDIT = "audit.md"
+DIFFERS = "is not what this version makes of the records"
+DRAWN_BY = re.compile(rb"/Producer \(Matplotlib pdf backend v([\w.]+)\)")
 
 
 def listed(run: Run) -> Check:
@@ -60,14 +64,25 @@ def _audit(experiment: Experiment, results: Path, out: Path) -> Path:
 
 
 def figures(run: Run) -> Check:
-    """The figures are, byte for byte, what this version draws of the records."""
+    """The figures are, byte for byte, what this version draws of the records, where the same matplotlib drew them."""
 
     def make(experiment: Experiment, out: Path) -> list[Path]:
         from harness.reporting.figures import write
 
         return write(experiment, run.results, out)
 
-    return _rebuilt(run, "figures", make)
+    check = _rebuilt(run, "figures", make)
+    others = _drawn_by(run.folder / "figures") - {version("matplotlib")}
+    if others and (differ := [told for told in check.wrong if told.endswith(DIFFERS)]):
+        check.wrong = [told for told in check.wrong if told not in differ]
+        check.unchecked[f"they were drawn by matplotlib {', '.join(sorted(others))}"] += len(differ)
+    return check
+
+
+def _drawn_by(folder: Path) -> set[str]:
+    """Versions of matplotlib, which names itself in a PDF."""
+    found = (DRAWN_BY.search(path.read_bytes()) for path in folder.glob("*.pdf"))
+    return {match[1].decode() for match in found if match}
 
 
 def report(run: Run) -> Check:
@@ -107,7 +122,7 @@ def _rebuilt(run: Run, room: str, make: Callable[[Experiment, Path], list[Path]]
             if not ours.is_file():
                 check.wrong.append(f"{ours} is missing")
             elif ours.read_bytes() != path.read_bytes():
-                check.wrong.append(f"{ours} is not what this version makes of the records")
+                check.wrong.append(f"{ours} {DIFFERS}")
             else:
                 check.held += 1
     if there:

@@ -1,5 +1,6 @@
 """The command line: what it says, how it refuses, and how a job is handed in."""
 
+import json
 import subprocess
 import sys
 import types
@@ -24,17 +25,42 @@ def test_help_teaches_by_example():
     assert "harness plan" in said
 
 
+def test_plan_tells_hours_and_cost_by_row_and_task():
+    lines = call("plan", "smoke", "--price", "2", "--pilot", "results/reference/embedded").output.splitlines()
+    assert lines[0].split("\t") == ["row", "gates", "write_clear_read", "locomo", "fit", "all", "cost"]
+    assert [line.split("\t")[0] for line in lines[1:6]] == ["frozen", "bm25_rag", "lora", "delta_mem_tsw", "all"]
+    assert any(line.startswith("Pilot: 48 records of embedded") for line in lines)
+    assert "Cost at the 2 given for one of the worker-hours, in its currency." in lines
+
+
+def test_a_plan_as_json_adds_up():
+    told = json.loads(call("plan", "smoke", "--price", "2", "--json").output)
+    assert told["total"]["cells"] == 13
+    assert told["total"]["cost"] == pytest.approx(2 * told["total"]["seconds"] / 3600)
+    assert {e["task"] for e in told["estimates"]} == {"fit", "write_clear_read", "locomo"}
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_a_limit_of_hours_is_checked_before_anything_runs(command, tmp_path):
+    words = ["smoke", "--backbone", "tiny_llama", "--row", "lora", "--results", str(tmp_path)]
+    said = call(command, *words, "--max-gpu-hours", "1")
+    assert (said.exit_code, "give max_worker_hours" in said.output) == (2, True)
+    assert "two limits" in call(command, *words, "--max-gpu-hours", "1", "--max-worker-hours", "1").output
+    assert not (tmp_path / "smoke" / "spent").exists()
+
+
 def test_plan_is_plain_lines_where_nobody_looks():
-    lines = call("plan", "smoke").output.splitlines()
+    lines = call("plan", "smoke", "--cells").output.splitlines()
     assert lines[0].split("\t") == [
         "job",
-        "fit or cell",
+        "step",
         "cells",
         "questions",
         "tokens",
         "seconds",
         "GPU-hours",
         "MB on disk",
+        "from",
     ]
     assert lines[1].startswith("tiny_llama/frozen/seed42\twrite_clear_read/replayed/own\t")
 

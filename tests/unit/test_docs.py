@@ -60,6 +60,10 @@ TESTED = {
         "tests/unit/verify/test_verify.py::test_a_whole_run_holds_and_everything_is_checked",
     "harness verify results together":
         "tests/unit/verify/test_merge.py::test_what_is_merged_verifies_and_can_be_merged_again",
+    "harness plan paper --pilot results/pilot":
+        "tests/unit/test_pilot.py::test_one_experiment_predicts_the_cells_of_another",
+    "harness evaluate paper --backbone qwen3_4b --row frozen --max-gpu-hours 100":
+        "tests/unit/test_allowance.py::test_an_evaluation_stops_between_cells_and_a_larger_limit_goes_on",
     "harness publish embedded": "tests/unit/test_publish.py::test_records_samples_and_fits_are_copied_whole",
     "python -m harness.reporting.readme": "tests/unit/reporting/test_readme.py::test_only_a_changed_file_is_rewritten",
     "python -m harness.reporting.document > docs/records.md":

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from harness import manifest, pipeline
+from harness import allowance, manifest, pilot, pipeline
+from harness.allowance import Limit
 from harness.errors import HarnessError
 from harness.experiment import cells, jobs
-from harness.pipeline import ORDERLY, Pipeline, dry
+from harness.pipeline import ORDERLY, STOPPED, Pipeline, dry
 
 INLINE = {"experiment": "smoke", "set": "run.executor=inline"}
 
@@ -244,3 +247,67 @@ def test_a_run_that_was_begun_deaf_to_a_signal_stays_so(tmp_path, handlers, monk
     signal.raise_signal(signal.SIGHUP)
     run.end()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def worked(folder, log, **facts):
+    """A line of a job's log of hours."""
+    path = folder / allowance.FOLDER / f"{log}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"run": log, "gpus": 0, "time": time.time() + 1, **facts}))
+
+
+def test_a_run_that_used_its_hours_says_what_is_left_and_how_to_go_on(tmp_path, monkeypatch, capsys):
+    for name in ("MAX_WORKER_HOURS", "MAX_GPU_HOURS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    run = Pipeline({**INLINE, "max_worker_hours": 2}, tmp_path)
+    run.begin()
+    assert os.environ["MAX_WORKER_HOURS"] == "2.0"  # for the jobs
+    worked(run.folder, "tiny/frozen/evaluate-42", seconds=1.5 * 3600, stopped=True)
+    with pytest.raises(SystemExit) as ended:
+        run.end()
+    assert ended.value.code == STOPPED
+    said = capsys.readouterr().err
+    assert "stopped, for 1.5 of 2 worker-hours are used" in said
+    assert "undone are 13 of 13 cells, 2 of 2 fits" in said
+    assert said.count("\n") == 1
+    Pipeline({**INLINE, "max_worker_hours": 3}, tmp_path)._lock.acquire(timeout=0)  # the results are let go
+
+
+def test_an_earlier_stop_does_not_stop_this_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAX_WORKER_HOURS", "2")
+    run = Pipeline(INLINE, tmp_path)
+    worked(run.folder, "tiny/frozen/evaluate-42", seconds=60, ahead=7200, stopped=True, time=1.0)
+    run.begin()
+    assert not any(note.ahead for note in allowance.spent(run.folder).values())
+    run.end()
+
+
+def test_results_from_before_there_were_logs_are_charged(tmp_path):
+    run = Pipeline(INLINE, tmp_path)
+    job = next(j for j in jobs(run.experiment) if j.row == "lora")
+    record = tmp_path / cells(run.experiment, job)[0].path / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"costs": {"wall_seconds": 1800}}))
+    for restored, hours in ((True, 0.5), (False, 1.5)):
+        (tmp_path / job.path / "fit.json").write_text(json.dumps({"seconds": 3600, "restored": restored}))
+        run.begin()
+        run.end()
+        assert allowance.hours(run.folder, Limit(1, "worker")) == hours
+
+
+def test_a_pipeline_stores_its_plan_before_it_runs(tmp_path):
+    run = Pipeline({**INLINE, "pilot": "results/reference/embedded"}, tmp_path)
+    run.begin()
+    run.end()
+    stored = json.loads((run.folder / "plan.json").read_text())["steps"].values()
+    assert len(stored) == 13 + 2 + 4  # cells, fits, gates
+    assert {step["pilot"] for step in stored} == {pilot.read(Path("results/reference/embedded")).source}
+
+
+@pytest.mark.parametrize("hours", ["many", "0", "-1"])
+def test_a_wrong_limit_is_refused(tmp_path, monkeypatch, hours):
+    monkeypatch.setenv("MAX_GPU_HOURS", "")
+    monkeypatch.delenv("MAX_GPU_HOURS")
+    with pytest.raises(HarnessError, match="give"):
+        Pipeline({**INLINE, "max_gpu_hours": hours}, tmp_path)

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, loads
 from harness import plan as planning
 from harness.errors import HarnessError
-from harness.experiment import BackboneSpec, cells, jobs
+from harness.experiment import BackboneSpec, RunSpec, cells, jobs
+from harness.loads import Forms, Load, parameters
+from harness.pilot import QUESTION_TOKENS
 from harness.registry import resolve
 
 
@@ -73,12 +76,12 @@ def test_ranks_divide_the_seconds_of_a_fit_and_not_its_gpu_hours():
 
 
 def test_sizes_of_backbones():
-    assert planning.parameters(BackboneSpec(hub="Qwen/Qwen3-4B-Instruct-2507")) == 4e9
-    assert 5e4 < planning.parameters(BackboneSpec(random="tiny-llama")) < 5e5
+    assert parameters(BackboneSpec(hub="Qwen/Qwen3-4B-Instruct-2507")) == 4e9
+    assert 5e4 < parameters(BackboneSpec(random="tiny-llama")) < 5e5
     with pytest.raises(HarnessError, match="unknown shape 'tiny'"):
-        planning.parameters(BackboneSpec(random="tiny"))
+        parameters(BackboneSpec(random="tiny"))
     with pytest.raises(HarnessError, match="is not installed"):
-        planning.parameters(BackboneSpec(gguf="no-such-package"))
+        parameters(BackboneSpec(gguf="no-such-package"))
 
 
 def test_the_last_line_is_the_total(smoke):
@@ -95,7 +98,7 @@ def test_what_a_history_costs_to_write_is_planned(smoke):
 
     cheap, reads = seconds("bm25_rag"), seconds("selective_context")
     assert reads > cheap
-    assert all(seconds(row) > 10 * reads for row in ("context2lora", "kv_prefix", "memit"))
+    assert all(seconds(row) > 5 * reads for row in ("context2lora", "kv_prefix", "memit"))
 
 
 def test_a_write_that_is_skipped_costs_nothing():
@@ -117,12 +120,13 @@ def seconds_of(monkeypatch, name, size, *overrides, row="frozen", steps=("locomo
 
 @pytest.mark.parametrize("shape", ["qwen3-4b", "qwen3-8b", "smollm3-3b"])
 def test_widths_that_follow_from_parameters_are_those_of_the_shapes_within_a_factor_of_two(shape):
-    known = json.loads((planning.Path(planning.__file__).parent / f"shapes/{shape}.json").read_text())
-    count = planning.parameters(BackboneSpec(random=shape))
+    known = json.loads((Path(loads.__file__).parent / f"shapes/{shape}.json").read_text())
+    count = parameters(BackboneSpec(random=shape))
     layers, head = known["num_hidden_layers"], known.get("head_dim", 128)
-    looked = planning._layers(count) * planning._width(count) / (layers * known["num_attention_heads"] * head)
-    kept = planning._layers(count) * planning._width(count) / 3 / (layers * known["num_key_value_heads"] * head)
-    assert 0.5 < planning._layers(count) / layers < 2
+    forms = Forms(count, RunSpec())
+    looked = forms.layers * forms.width / (layers * known["num_attention_heads"] * head)
+    kept = forms.layers * forms.width / 3 / (layers * known["num_key_value_heads"] * head)
+    assert 0.5 < forms.layers / layers < 2
     assert 0.5 < looked < 2
     assert 0.5 < kept < 2
 
@@ -130,7 +134,7 @@ def test_widths_that_follow_from_parameters_are_those_of_the_shapes_within_a_fac
 def test_what_a_token_looks_back_at_counts(monkeypatch):
     """Of Qwen3-4B: 20,000 tokens take 1.6e14 linear operations and 1.2e14 of attention; ten times as many, 1.2e16."""
     for tokens, known in ((20_000, 1.6e14 + 1.2e14), (200_000, 1.6e15 + 1.2e16)):
-        assert 0.5 < planning._operations(4e9, tokens, tokens**2 / 2) / known < 2
+        assert 0.5 < Forms(4e9, RunSpec()).operations(Load(tokens, tokens**2 / 2)) / known < 2
     short, long = (
         seconds_of(monkeypatch, "one_gpu", replace(LONG, questions=1, tokens=n), "run.batch_size=1") for n in (2e4, 2e5)
     )
@@ -143,7 +147,7 @@ def test_a_history_is_read_once_for_all_its_questions_and_text_put_back_once_a_q
         found = planning.plan(config.load("one_gpu", [f"rows=[{row}]"]))
         return next(e.tokens for e in found if e.step == f"locomo/{condition}/own")
 
-    asked = 100 * planning.QUESTION_TOKENS
+    asked = 100 * QUESTION_TOKENS
     assert tokens("frozen", "replayed", LONG) == 20_000 + asked
     assert tokens("bm25_rag", "own_text", LONG) == 100 * 4 * 100 + asked  # four units of a hundred tokens
     assert tokens("window", "own_text", LONG) == 100 * 512 + asked
@@ -156,8 +160,8 @@ def test_long_caches_slow_decoding_and_batches_share_the_weights(monkeypatch):
         return seconds_of(monkeypatch, "one_gpu", replace(LONG, **changed), *overrides)
 
     assert decoding(batch=1) > 3 * decoding(batch=10)
-    cached = planning._decoding(config.load("one_gpu"), 4e9, LONG, 20_000, 25)
-    alone = planning._decoding(config.load("one_gpu"), 4e9, LONG, 0, 25)
+    forms = Forms(4e9, config.load("one_gpu").run)
+    cached, alone = (forms.decoding(1, 100, context, 26) for context in (20_000, 0))
     # 100 rows of 20,000 tokens of 147 KB, copied as they grow, twenty-five times, at 2e12 bytes a second
     assert 0.5 < (cached - alone) / (100 * 20_000 * 147e3 * 3 * 25 / 2e12) < 2
 
@@ -167,7 +171,7 @@ def test_the_reads_of_donors_are_traced_once_and_a_shuffled_history_is_written_a
     monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
     found = planning.plan(config.load("one_gpu", ["rows=[delta_mem_tsw]", arms, "donors=2"]))
     tokens = {e.step.removeprefix("locomo/"): e.tokens for e in found if e.step.startswith("locomo")}
-    once, asked = 10 * (1000 + planning.QUESTION_TOKENS), 10 * planning.QUESTION_TOKENS
+    once, asked = 10 * (1000 + QUESTION_TOKENS), 10 * QUESTION_TOKENS
     assert tokens == {
         "replayed/own": once,
         "replayed/donor": 2 * once + once,
@@ -184,7 +188,7 @@ def test_a_window_shows_its_end_of_a_history_that_is_written_whole(monkeypatch):
     monkeypatch.setattr(planning, "_counted", lambda experiment, spec: (10, 10, 1000))
     found = planning.plan(config.load("one_gpu", [*changed, arms]))
     tokens = {e.step: e.tokens for e in found if e.step.startswith("locomo")}
-    seen = 10 * (512 + planning.QUESTION_TOKENS)
+    seen = 10 * (512 + QUESTION_TOKENS)
     assert tokens == {"locomo/windowed/own": seen + 10_000, "locomo/windowed/donor": 2 * seen}
 
 

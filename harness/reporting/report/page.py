@@ -80,7 +80,8 @@ def _of_answers(experiment: Experiment, results: Path) -> dict[str, Any]:
         "verdicts": sections.verdicts(beside),
         "gates": sections.gates(summary),
         "warnings": [note.text for note in noted if note.label in ("Warning", "Not answered")],
-        "costs": sections.costs(experiment, summary),
+        "costs": sections.costs(summary),
+        "predictions": sections.predictions(experiment, summary),
         "measured_on": sections.measured_on(summary),
         "notes": [n for n in noted if n.label not in ("Memory", "Warning", "Gates", "Not answered")],
     }
@@ -98,6 +99,7 @@ def _without_answers(experiment: Experiment) -> dict[str, Any]:
         "main": None,
         "left_out": "",
         "measured_on": "",
+        "predictions": ("", []),
     }
 
 

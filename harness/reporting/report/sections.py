@@ -11,11 +11,10 @@ from typing import Any
 
 from harness import efficiency_records
 from harness.efficiency_records import EfficiencyRecord
-from harness.errors import HarnessError
 from harness.experiment import Experiment, measurements
-from harness.plan import plan
 from harness.records import Record
 from harness.reporting import figures as drawing
+from harness.reporting import predicted
 from harness.reporting.costs import costs_of
 from harness.reporting.render import interval, seconds, size, speed, times, value
 from harness.reporting.report.faults import counted
@@ -159,15 +158,14 @@ COSTS = {
 }
 
 
-def costs(experiment: Experiment, summary: Summary) -> list[Table]:
-    """What each job cost, and what the plan had said that it would."""
-    planned = _planned(experiment, summary)
+def costs(summary: Summary) -> list[Table]:
+    """What each job cost."""
     rows = []
     for job in costs_of(summary):
         name = f"{job['row']} on {job['backbone']}, seed {job['seed']}"
         told = [show(job[key]) if job.get(key) is not None else "" for key, (_, show) in COSTS.items()]
-        rows.append([name, *told, seconds(planned.get((job["backbone"], job["row"], job["seed"])))])
-    heads = ["job", *(head for head, _ in COSTS.values()), "seconds planned"]
+        rows.append([name, *told])
+    heads = ["job", *(head for head, _ in COSTS.values())]
     return (
         [Table("What each evaluation took, its cells added up; the fit beside", heads, rows, range(1, len(heads)))]
         if rows
@@ -175,19 +173,11 @@ def costs(experiment: Experiment, summary: Summary) -> list[Table]:
     )
 
 
-def _planned(experiment: Experiment, summary: Summary) -> dict[tuple[str, str, int], float]:
-    """Seconds that the plan gives each evaluation, on the kind of device that the records were made on."""
-    device = "cuda" if any(r.costs.gpu_seconds for r in summary.records.values()) else "cpu"
-    there = experiment.model_copy(update={"run": experiment.run.model_copy(update={"device": device})})
-    found: dict[tuple[str, str, int], float] = {}
-    try:
-        for estimate in plan(there):
-            if estimate.step not in ("fit", "measure"):
-                key = estimate.job.backbone, estimate.job.row, estimate.job.seed
-                found[key] = found.get(key, 0.0) + estimate.seconds
-    except HarnessError:
-        return {}  # the data that the plan counts is not here
-    return found
+def predictions(experiment: Experiment, summary: Summary) -> tuple[str, list[Table]]:
+    """How the seconds that were predicted before the run stand beside those that it took."""
+    sentence, heads, lines = predicted.texts(experiment, summary)
+    caption = "Seconds predicted before the run / taken = ratio, by row and task"
+    return sentence, [Table(caption, heads, lines, range(1, len(heads)))] if lines else []
 
 
 def speeds(experiment: Experiment, results: Path) -> list[Table]:

@@ -73,3 +73,16 @@ def test_no_rival_is_said_to_be_chosen_where_none_was(embedded, invented):
     assert "the held-out questions chose learning rates alone" in told(dev, Summary(dev, results), "Rivals")[0]
     alone = invented.experiment(rows=["frozen", "delta_mem_tsw"])
     assert told(alone, Summary(alone, results), "Rivals") == []
+
+
+def test_a_run_that_is_not_whole_says_so(invented, tmp_path):
+    chosen = invented.experiment(
+        rows=["frozen", "lora"],
+        tasks=[{"task": "write_clear_read", "conditions": {"removed": ["own"], "replayed": ["own"]}}],
+    )
+    invented.fill(chosen, tmp_path)
+    assert told(chosen, Summary(chosen, tmp_path), "Incomplete") == []
+    cell = Cell(Job(chosen.name, "smollm2", "lora", 42), "write_clear_read", "removed", "own")
+    (tmp_path / cell.path / "record.json").unlink()
+    said = told(chosen, Summary(chosen, tmp_path), "Incomplete")
+    assert said == ["1 of 3 cells have no record (lora): this run is not whole."]

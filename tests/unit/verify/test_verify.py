@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -229,6 +230,19 @@ def test_a_table_or_figure_by_another_hand_is_told(run, experiment, room, file):
     manifest.write(experiment, run.results)
     assert not wrong(run.results, "manifest")
     assert wrong(run.results, room) == [f"{path} is not what this version makes of the records"]
+
+
+def test_figures_that_another_matplotlib_drew_are_counted(run, monkeypatch):
+    """Its bytes are its own; a missing figure is missing all the same."""
+    path = run.folder / "figures" / "memory.png"
+    path.write_bytes(path.read_bytes() + b" ")
+    drawn_by = version("matplotlib")
+    monkeypatch.setattr("harness.verify.outputs.version", lambda name: "9.9.9")
+    found = checks(run.results, "figures")["figures"]
+    assert not found.wrong
+    assert found.unchecked == {f"they were drawn by matplotlib {drawn_by}": 1}
+    path.unlink()
+    assert checks(run.results, "figures")["figures"].wrong == [f"{path} is missing"]
 
 
 def test_a_report_that_shows_official_words_is_counted(run):
