@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import cache, config, seals
-from harness.cluster import ENVIRONMENT, Head, Worker
+from harness import cache, seals
+from harness.cluster import ENVIRONMENT, Head
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
 from harness.shelf import Elsewhere, put_up
 
+SPEC = '{"gguf": "carries-weights"}'
+
 
 @pytest.fixture
-def package(tiny, tmp_path, monkeypatch):
-    """A package with a GGUF that is converted in this machine's cache; gives the package's name and its digest."""
+def package(tmp_path, monkeypatch):
+    """Installed, with a GGUF that is converted in this machine's cache; gives its home, and where that lies."""
     monkeypatch.setenv("DELTA_MEM_CACHE", str(tmp_path / "cache of a"))
     home = tmp_path / "packages" / "carries_weights"
     home.mkdir(parents=True)
@@ -28,17 +30,16 @@ def package(tiny, tmp_path, monkeypatch):
     known_by = seals.sha256(home / "tiny.gguf")
 
     def convert(work):
-        tiny().model.save_pretrained(work)
-        tiny().tokenizer.save_pretrained(work)
+        (work / "config.json").write_text("{}")
+        (work / "model.safetensors").write_bytes(bytes(range(256)) * 100_000)  # more than one part
         return {"source": known_by}
 
-    cache.put(cache.place(f"carries-weights-{known_by[:16]}"), convert)
-    return "carries-weights", known_by
+    return home, cache.put(cache.place(f"carries-weights-{known_by[:16]}"), convert)
 
 
 @pytest.fixture
-def worker(tmp_path, monkeypatch):
-    """Starts a worker with a cache folder of its own; this process is the pipeline."""
+def pull(tmp_path, monkeypatch):
+    """Lets a process of the cluster, with a cache of its own, fetch the backbone; this process is the pipeline."""
     for name, value in {**ENVIRONMENT, "RAY_AUTH_MODE": "disabled"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
@@ -46,9 +47,12 @@ def worker(tmp_path, monkeypatch):
     head = Head(RunSpec(workers=2), folder)
     import ray
 
-    def start(cache, *given):
-        variables = {"env_vars": {"DELTA_MEM_CACHE": str(cache)}}
-        return ray.remote(Worker).options(num_cpus=1, runtime_env=variables).remote(*given)
+    def fetch(handle):
+        shelf = Elsewhere(handle)
+        return str(cache.fetch(shelf, shelf.offer(SPEC)))
+
+    def start(folder, handle):
+        return ray.remote(fetch).options(runtime_env={"env_vars": {"DELTA_MEM_CACHE": str(folder)}}).remote(handle)
 
     try:
         ray.init(address=head.address(), namespace="delta-mem", log_to_driver=False)
@@ -60,25 +64,21 @@ def worker(tmp_path, monkeypatch):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_workers_with_caches_of_their_own_open_the_same_backbone(package, worker, tmp_path):
+def test_processes_with_caches_of_their_own_get_the_same_backbone(package, pull, tmp_path):
     import ray
 
-    name, known_by = package
-    spec = {"backbones": {"tiny": {"gguf": name}}, "run": {"device": "cpu"}}
-    experiment = {**config.load("smoke").model_dump(mode="json", by_alias=True), **spec}
-    request = {"kind": "prepare", "experiment": experiment, "backbone": "tiny", "results": str(tmp_path / "results")}
+    home, here = package
     handle = put_up()
-    workers = [worker(tmp_path / f"cache of {node}", os.getcwd(), 1, handle) for node in "bc"]
-    replies = ray.get([each.run.remote(request) for each in workers])
-    assert [reply["result"]["digest"] for reply in replies] == [known_by, known_by]
-    here, *there = (tmp_path / f"cache of {node}" / "backbones" / f"{name}-{known_by[:16]}" for node in "abc")
+    folders = [tmp_path / f"cache of {node}" for node in "bc"]
+    there = [Path(path) for path in ray.get([pull(folder, handle) for folder in folders])]
+    assert [path.parents[1] for path in there] == folders
     assert all(map(cache.whole, there))
-    assert [seals.digests(each) for each in there] == [seals.digests(here)] * 2
-
-    shutil.rmtree(tmp_path / "packages" / "carries_weights")
-    fresh = put_up()
-    with pytest.raises(HarnessError, match="the package 'carries-weights' is not installed"):  # in its own words
-        Elsewhere(fresh).offer('{"gguf": "carries-weights"}')
-    ray.kill(fresh)
+    assert [seals.digests(path)["model.safetensors"] for path in there] == [
+        seals.sha256(here / "model.safetensors")
+    ] * 2
+    ray.kill(handle)
     with pytest.raises(HarnessError, match="no longer hands out its backbones"):
-        Elsewhere(fresh).offer('{"gguf": "carries-weights"}')
+        Elsewhere(handle).offer(SPEC)
+    shutil.rmtree(home)
+    with pytest.raises(HarnessError, match=r"^the package 'carries-weights' is not installed"):  # in its own words
+        Elsewhere(put_up()).offer(SPEC)

@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.backbones import place_of
 from harness.registry import resolve
+from methods.delta_mem import _layer, _model, _recurrence
 from methods.delta_mem._state import stacked
 
 HERE, THERE = torch.device("cpu"), torch.device("cpu:1")
@@ -28,8 +29,17 @@ def lay(model):
             add_hook_to_module(module, AlignDevicesHook(execution_device=device, skip_keys="past_key_values"))
 
 
+@pytest.fixture
+def as_on_gpus(monkeypatch):
+    """No look at values, which fake tensors have not, and no kernel for CPUs."""
+    monkeypatch.setattr(_model, "token_mask", lambda mask, T, device: mask[:, -T:].to(device, torch.bool))
+    monkeypatch.setattr(_model, "memberships", lambda segments, mask: torch.ones(*segments.shape, 1))
+    for module in (_layer, _recurrence):
+        monkeypatch.setattr(module, "compiles", lambda *tensors: False)
+
+
 @pytest.mark.parametrize("row", ["delta_mem_tsw", "delta_mem_ssw", "delta_mem_msw"])
-def test_a_state_lies_where_its_layer_is_and_nothing_mixes_two_devices(row, tiny):
+def test_a_state_lies_where_its_layer_is_and_nothing_mixes_two_devices(row, tiny, as_on_gpus):
     backbone = tiny("llama", attention="eager")
     cls, config = resolve(row)
     method = cls(config, backbone, 1)
