@@ -6,6 +6,7 @@ a cell that was cut off from its journal.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
