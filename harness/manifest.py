@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness import efficiency_records, fits, records
+from harness import efficiency_records, fits, records, seals
 from harness.errors import HarnessError
 from harness.experiment import Experiment, cells, jobs, measurements
 from harness.seals import sha256
@@ -71,7 +71,7 @@ def write(experiment: Experiment, results: Path, *, partial: bool = False) -> Pa
         partial: Name what did not run in the manifest, where a run that is not whole would be refused.
 
     Raises:
-        HarnessError: something that the experiment names is not there.
+        HarnessError: something that the experiment names is not there, or a stored fit is not as it was written.
     """
     missing = list(lacking(experiment, results))
     if missing and not partial:
@@ -79,12 +79,15 @@ def write(experiment: Experiment, results: Path, *, partial: bool = False) -> Pa
             f"{results / experiment.name} is not whole ({len(missing)} missing, first {missing[0]}); run the pipeline "
             "to its end, or ask for a partial manifest"
         )
+    listed = outputs(results, experiment.name)
+    for stored in sorted(set(fits_of(results, listed))):  # a list must not bless what no job has read since
+        if damaged := fits.changed(stored, seals.read(stored / "fit.json")):
+            raise HarnessError(f"{stored / damaged[0]} is not as it was written; delete its folder and run again")
     found = Manifest(
         experiment=experiment.model_dump(mode="json", by_alias=True),
         missing=missing,
         files={
-            str(path.relative_to(results)): Output(sha256=sha256(path), bytes=path.stat().st_size)
-            for path in outputs(results, experiment.name)
+            str(path.relative_to(results)): Output(sha256=sha256(path), bytes=path.stat().st_size) for path in listed
         },
     )
     path = path_of(results, experiment.name)

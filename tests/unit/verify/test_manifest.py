@@ -43,6 +43,19 @@ def test_equal_outputs_give_equal_bytes(run, experiment):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "fit.json"])
+def test_a_stored_fit_that_changed_since_a_job_read_it_is_not_listed(run, experiment, name):
+    (stored,) = (run.results / "fits").glob("*/fit.json")
+    path = stored.with_name(name)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    before = manifest.path_of(run.results, "smoke").read_bytes()
+    with pytest.raises(HarnessError, match=f"{name} is not as it was written"):
+        manifest.write(experiment, run.results)
+    assert manifest.path_of(run.results, "smoke").read_bytes() == before
+
+
 def test_the_experiment_in_it_keeps_its_order(run, experiment):
     told = Experiment.model_validate(manifest.read(run.results, "smoke").experiment)
     assert told == experiment
