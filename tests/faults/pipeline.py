@@ -165,11 +165,15 @@ class Run:
         return self.said().count("Finished jobid: ")
 
     def reaches(self, steps: int, seconds: float) -> bool:
-        """Whether it still runs some seconds after it has done a number of steps."""
+        """Whether it still runs some seconds after it has done a number of steps, or once it has done one more."""
         while self.steps() < steps:
             if self.ends_by(0.1):
                 return False
-        return not self.ends_by(seconds)
+        until = time.monotonic() + seconds
+        while self.steps() == steps and time.monotonic() < until:
+            if self.ends_by(0.1):
+                return False
+        return self.process.poll() is None
 
     def family(self) -> list[psutil.Process]:
         """All its processes that are still there."""
