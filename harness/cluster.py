@@ -34,7 +34,7 @@ from harness import leftovers
 from harness.errors import HarnessError
 from harness.experiment import RunSpec
 from harness.shelf import put_up
-from harness.workers import Workers, room
+from harness.workers import STARTING, Workers, room
 
 ADDRESS = "DELTA_MEM_CLUSTER"
 """Environment variable with the path of the supervisor's socket."""
@@ -53,6 +53,7 @@ ENVIRONMENT = {
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few where both cores are busy
     "RAY_agent_register_timeout_ms": "180000",
+    "RAY_worker_register_timeout_seconds": str(int(STARTING)),  # after 60 s Ray would give it up and tell nobody
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the workers
 }
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -227,7 +228,7 @@ async def supervise(owner: int, folder: Path, run: RunSpec) -> None:
     """Serve requests until the owner is gone, the head dies or a signal asks to end."""
     loop = asyncio.get_running_loop()
     head = None if os.environ.get("RAY_ADDRESS") else Head(run, folder / "ray")
-    workers = Workers(run)
+    workers = Workers(run, own=head is not None)
     serving: set[asyncio.Task[Any]] = set()
     end = asyncio.create_task(_watch(owner, head))
     for number in (signal.SIGTERM, signal.SIGINT):

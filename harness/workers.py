@@ -29,6 +29,8 @@ from harness.shelf import Elsewhere
 ATTEMPTS = 3
 """Workers that one request may lose, and that one place may lose in a row before any had a request. Of those lost for
 want of memory, a request may lose as many more as its batch can be halved."""
+STARTING = 300.0
+"""Seconds in which a worker's process comes up where there is room for it. Ray waits for ever for one that does not."""
 PATIENCE = 30.0
 """Seconds that a worker is free before it helps another one, for the process of the next job takes some to come."""
 PACKAGES = ("harness", "methods", "baselines")
@@ -116,8 +118,13 @@ class Workers:
 
     worker: type = Worker
 
-    def __init__(self, run: RunSpec) -> None:
+    def __init__(self, run: RunSpec, own: bool = False) -> None:
+        """
+        Args:
+            own: On a cluster of the run's own, which has room for all of them; others may have to grow.
+        """
         self.run = run
+        self.starting = STARTING if own else None
         self.shelf: Any = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting: asyncio.PriorityQueue[Waiting] = asyncio.PriorityQueue()
@@ -221,8 +228,10 @@ class Workers:
 
         used = False
         try:
-            if reason := await worker.settle.remote(self.surroundings):
+            if reason := await asyncio.wait_for(worker.settle.remote(self.surroundings), self.starting):
                 return reason, False
+        except TimeoutError:
+            return f"no process of it came up in {self.starting:.0f} s, as where the machine is too busy", False
         except RayActorError as error:
             return _brief(error), False
         while True:

@@ -44,9 +44,9 @@ def echo(request):
     return {"result": request["row"]}
 
 
-def pooled(monkeypatch, spawned, count=1, **run):
+def pooled(monkeypatch, spawned, count=1, own=False, **run):
     """Workers whose processes come from a list of fakes, the last one again and again; and those that were ended."""
-    made, ended = Workers(RunSpec(workers=count, **run)), []
+    made, ended = Workers(RunSpec(workers=count, **run), own), []
     monkeypatch.setattr(made, "spawn", lambda: spawned.pop(0) if len(spawned) > 1 else spawned[0])
     monkeypatch.setattr(made, "end", ended.append)
     monkeypatch.setattr(pool, "code", lambda: "")
@@ -160,6 +160,21 @@ def test_what_lost_its_worker_goes_first_and_to_whoever_is_free(monkeypatch):
 
     assert [reply["result"] for reply in asyncio.run(ask())] == ["falls", "first", "second", "third"]
     assert order == ["first", "falls", "second", "third"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_worker_that_does_not_come_up_is_begun_anew_where_there_is_room_for_it(monkeypatch, own):
+    monkeypatch.setattr(pool, "STARTING", 0.05)
+    never = Fake(echo, settle=lambda _: asyncio.Event().wait())
+
+    async def ask():
+        workers, ended = pooled(monkeypatch, [never, never, Fake(echo)], own=own)
+        workers.open()
+        reply = asyncio.create_task(workers.do(request()))
+        await asyncio.wait({reply}, timeout=60 if own else 0.5)
+        return reply.done() and reply.result(), len(ended)
+
+    assert asyncio.run(ask()) == (({"result": "lora"}, 2) if own else (False, 0))
 
 
 def test_workers_lost_while_idle_cost_no_request_an_attempt(monkeypatch):
