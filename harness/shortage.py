@@ -15,7 +15,13 @@ from pathlib import Path
 from harness.errors import HarnessError, SkippedError
 from harness.records import write_json
 
-SAID = ("out of memory", "Cannot allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SAID = (
+    "out of memory",
+    "Cannot allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 """What errors say of it that have no type of their own: torch's on CPUs, the libraries' of CUDA, the kernel's."""
 COUNTER = Path("/proc/vmstat")
 """Where Linux counts the processes that it killed for want of memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,10 @@ def dirty(weights: Path) -> int | None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc")
 def test_weights_are_mapped_from_their_file_and_no_method_writes_them(opened, folder, episodes):
-    backbone = opened()
     weights = folder / "model.safetensors"
+    with weights.open("rb") as stream:  # what is still to be written to disk counts as written, too
+        os.fsync(stream.fileno())
+    backbone = opened()
     before = weights.read_bytes()
     for row in ("delta_mem_tsw", "lora"):
         passed(row, backbone, episodes)

@@ -312,13 +312,13 @@ def test_no_text_reaches_a_file_a_log_or_what_is_published(echoing, tmp_path, ca
 def test_a_failure_tells_its_kind_and_not_its_words(tmp_path, monkeypatch):
     asked = []
 
-    def fail(backbone, prompts, steering, **options):
+    def fail(backbone, prompts, steering, batches, **options):
         asked.append(len(prompts))
         if len(asked) == 2:  # the first is a gate's
             return [generation.Answer("x", 1, 1, False, "h")], generation.Seconds()
         raise ValueError(f"cannot read {backbone.tokenizer.decode(prompts[0].ids)}")
 
-    monkeypatch.setattr(generation, "answer", fail)
+    monkeypatch.setattr(generation, "attempt", fail)
     with pytest.raises(HarnessError, match="whose words are kept back") as error:
         run(tmp_path)  # the second task has no answer at all
     assert not any(word in str(error.value) for word in WORDS)
