@@ -6,7 +6,6 @@ a cell that was cut off from its journal.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -177,8 +176,7 @@ def _prepare(work: _Work) -> dict[str, Any]:
     """Convert or fetch the backbone once, before jobs want it at the same time."""
     backbones.prepare(work.experiment.backbones[work.backbone], work.progress, work.shelf)
     facts = work.open().describe()
-    with records.atomic(work.results / work.experiment.name / work.backbone / "backbone.json") as temporary:
-        temporary.write_text(seals.sealed(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"))
+    records.write_sealed(work.results / work.experiment.name / work.backbone / "backbone.json", facts)
     return facts
 
 
