@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 from harness.episodes import Episode, Source, digest
 from harness.errors import HarnessError
 from harness.experiment import DataSpec
+from harness.seals import sha256
 
 VARIABLE = "DELTA_MEM_DATA"
 
@@ -109,7 +109,7 @@ def fetch(
         for file in files:
             path = root / file.name
             if path.is_file():
-                return Raw(read(path), file.source, file.name, _sha256(path), file.note)
+                return Raw(read(path), file.source, file.name, sha256(path), file.note)
         raise HarnessError(f"{root} holds no {files[0].name}; put it there or choose `data: {{source: generated}}`")
     if generates(data):
         rows = generate(data.seed)
@@ -140,7 +140,7 @@ def fetch_all(
     for file in files:
         path = root / file.name
         if path.is_file():
-            sha = _sha256(path)
+            sha = sha256(path)
             grade: Source = "rebuilt" if sha in rebuilt else file.source
             found.append(Raw(read(path), grade, file.name, sha, file.note))
     return found
@@ -205,11 +205,6 @@ def unrepeated(pairs: Sequence[tuple[str, Any]], where: str) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise HarnessError(f"{where}: the key '{twice}' is given twice in one object; keep one")
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_hub(hub: HubRows) -> Raw:
