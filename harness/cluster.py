@@ -45,8 +45,16 @@ OWNER = "DELTA_MEM_OWNER"
 EVERY = 0.3
 """Seconds between two looks at another process."""
 
+NOWHERE = "http://127.0.0.1:9"
+"""The discard port of this machine, at which nobody listens."""
+
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Even then Ray's head tells its makers that it runs without, and asks first in which cloud it is; requests takes
+    # the proxy of one host from such a variable, so that this reaches nobody either.
+    "RAY_USAGE_STATS_REPORT_URL": NOWHERE,
+    "http://169.254.169.254_proxy": NOWHERE,
+    "http://metadata.google.internal_proxy": NOWHERE,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ROTATION_MAX_BYTES": str(leftovers.LARGEST_LOG),

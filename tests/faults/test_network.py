@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
+import os
+import signal
 import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness import cli, cluster
+from harness.experiment import RunSpec
 from tests.faults import network
 
 WORK = ["smoke", "--backbone", "tiny_llama", "--set", "run.executor=inline", "--results"]
@@ -53,3 +61,46 @@ def test_a_model_of_the_hub_is_refused_in_one_sentence(tmp_path, capsys):
     assert "nobody/no-such-model" in said
     assert ";" in said
     assert not list(tmp_path.rglob("backbone.json"))
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What arrives at a server of this loopback, at which all that should reach nobody is aimed instead."""
+    said = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            said.append(self.path)
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815 - the name that the server calls
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in cluster.ENVIRONMENT.items():
+            here = f"http://127.0.0.1:{server.server_port}"
+            monkeypatch.setenv(name, here if value == cluster.NOWHERE else value)
+        yield said
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("_alone")
+def test_the_head_of_a_cluster_asks_nobody(heard):
+    """Ray's own would ask three clouds whether it is theirs, and tell its makers that it is not to tell them."""
+    with tempfile.TemporaryDirectory(prefix="delta-mem-test-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        head = cluster.Head(RunSpec(workers=1), Path(folder))  # a socket's path must be short
+        try:
+            head.address()
+            for _ in range(600):
+                if "/" in heard:
+                    break
+                time.sleep(0.1)
+        finally:
+            os.killpg(head.process.pid, signal.SIGTERM)
+            head.process.wait(60)
+    asked = [where.removeprefix("http://").partition("/")[0] for where in heard]
+    assert asked == ["169.254.169.254", "metadata.google.internal", "169.254.169.254", ""]
+    assert network.attempts() == 0
