@@ -11,6 +11,7 @@ def _extend(name: str) -> PeftType:
         return PeftType[name]
     member = str.__new__(PeftType, name)
     member._name_, member._value_ = name, name
+    type.__setattr__(PeftType, name, member)  # where Python 3.12 looks; the enum's own would refuse
     PeftType._member_map_[name] = member
     PeftType._value2member_map_[name] = member
     PeftType._member_names_.append(name)
