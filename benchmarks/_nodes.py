@@ -35,11 +35,13 @@ class Nodes:
 
     def __init__(self, *each: dict[str, Any]) -> None:
         os.environ.update({**cluster.ENVIRONMENT, **cluster.LOOPBACK, "RAY_AUTH_MODE": "disabled"})
+        from ray._common.utils import get_default_ray_temp_dir
         from ray._private import ray_constants
         from ray.cluster_utils import Cluster
 
         ray_constants.ENABLE_RAY_CLUSTER = False  # the same switch, where Ray was imported before
         self.folder = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # a socket's path may have 107 characters
+        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)  # it writes its address there, wherever it runs
         self.ray, self.first = Cluster(), each
 
     def __enter__(self) -> Nodes:

@@ -163,9 +163,8 @@ class Backbone:
         from safetensors.torch import save_file
 
         adapter = self.adapters[name]
-        tensors = {
-            k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(adapter).items()
-        }
+        learned = get_peft_model_state_dict(adapter, save_embedding_layers=False)  # "auto" would ask the hub
+        tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in learned.items()}
         directory.mkdir(parents=True, exist_ok=True)
         save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
         config = copy.copy(adapter.peft_config[adapter.active_adapter])

@@ -24,6 +24,8 @@ __all__ = [
     "GateOutcome",
     "attention",
     "frozen_backbone",
+    "in_dtype",
+    "in_fp32",
     "in_situ",
     "relative",
     "require",
@@ -32,6 +34,7 @@ __all__ = [
 
 SHARP = 1e-5
 """Largest relative difference a tensor between two ways that compute the same, in fp32."""
+HALVES = (torch.bfloat16, torch.half)
 DTYPE_FLOOR = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float64: 1e-9}
 """What arithmetic alone may do in situ; bf16: some 5e-3 was measured between SDPA and eager."""
 
@@ -69,23 +72,44 @@ def sharp(name: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> GateOutcome:
     )
 
 
-def in_situ(name: str, with_memory: float, bare: float, effect: float, dtype: torch.dtype) -> GateOutcome:
-    """Equality in the run's dtype: no more than twice what the bare backbone differs by on the same two ways.
+def in_situ(name: str, with_memory: float, noise: float, effect: float, dtype: torch.dtype) -> GateOutcome:
+    """Equality in the run's dtype: no more than twice what arithmetic alone does.
 
     Args:
-        with_memory: Relative difference of logits between the two ways, steered.
-        bare: The same of the frozen backbone.
+        with_memory: Relative difference of logits between two ways, steered.
+        noise: What arithmetic does: the same of the frozen backbone, the largest of all ways (on one of them it may
+            compute bit for bit alike by luck), or of the steered one between the run's dtype and fp32.
         effect: Relative size of what the memory does, own against zero state; warns where the difference exceeds
             a quarter of it, because the effect then drowns in arithmetic.
     """
-    limit = max(DTYPE_FLOOR[dtype], 2 * bare)
+    limit = max(DTYPE_FLOOR[dtype], 2 * noise)
     passed = require(
         name, with_memory <= limit, f"steered logits differ by {with_memory:.1e} of {limit:.1e}", with_memory, limit
     )
-    if with_memory > effect / 4:
-        note = f"differs by {with_memory:.1e}, over a quarter of the memory's effect {effect:.1e}"
-        return passed.model_copy(update={"status": "warn", "note": note})
-    return passed
+    return _drowned(passed, with_memory, effect)
+
+
+def in_dtype(name: str, rounded: float, noise: float, effect: float, dtype: torch.dtype) -> GateOutcome:
+    """The run's dtype against fp32: rounding may move the logits by half of what the memory does, not by more.
+
+    Many layers make much of one bit's difference, the more the larger the memory's corrections are (36 layers in bf16:
+    1e-2 for the frozen backbone, 3e-1 with a memory that turns all logits), so that nothing else bounds it.
+
+    Args:
+        rounded: Relative difference of steered logits.
+        noise: What arithmetic does to the frozen backbone.
+        effect: As in :func:`in_situ`; warns likewise.
+    """
+    limit = max(DTYPE_FLOOR[dtype], 2 * noise, effect / 2)
+    why = f"steered logits in {str(dtype).removeprefix('torch.')} are {rounded:.1e} of {limit:.1e} off those in float32"
+    return _drowned(require(name, rounded <= limit, why, rounded, limit), rounded, effect)
+
+
+def _drowned(passed: GateOutcome, difference: float, effect: float) -> GateOutcome:
+    if difference <= effect / 4:
+        return passed
+    note = f"differs by {difference:.1e}, over a quarter of the memory's effect {effect:.1e}"
+    return passed.model_copy(update={"status": "warn", "note": note})
 
 
 def frozen_backbone(backbone: Backbone, before: Tensor, probe: dict[str, Any]) -> GateOutcome:
@@ -111,3 +135,36 @@ def attention(backbone: Backbone, implementation: str) -> Iterator[None]:
         yield
     finally:
         backbone.model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def in_fp32(backbone: Backbone) -> Iterator[None]:
+    """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number.
+
+    Tensors are widened and narrowed one by one: what is fp32 in a bf16 model (RoPE's frequencies) must stay so. Each is
+    found by its module, for what accelerate brings from elsewhere is another tensor after each use; and where it does,
+    the narrow ones are kept, for it knows tied weights by their address. Weights of four bits stay as they are, and are
+    multiplied in fp32.
+    """
+    modules = list(backbone.model.modules())
+    placed = any(hasattr(module, "_hf_hook") for module in modules)
+    stores = [store for module in modules for store in (module._parameters, module._buffers)]
+    halves = [(s, n, t.dtype, t.data if placed else None) for s in stores for n, t in s.items() if _is_half(t)]
+    packed = [(m, m.compute_dtype) for m in modules if getattr(m, "compute_dtype", None) in HALVES]
+    for store, name, dtype, _ in halves:
+        if store[name].dtype == dtype:  # tied weights are met twice
+            store[name].data = store[name].data.float()
+    for module, _ in packed:
+        module.compute_dtype = torch.float32
+    try:
+        yield
+    finally:
+        for store, name, dtype, narrow in halves:
+            if store[name].dtype != dtype:
+                store[name].data = store[name].data.to(dtype) if narrow is None else narrow
+        for module, dtype in packed:
+            module.compute_dtype = dtype
+
+
+def _is_half(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype in HALVES

@@ -7,16 +7,17 @@ first episode. Equality gates run twice: sharp, in fp32, and in situ, in the run
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
-from harness.gates import GateOutcome, attention, frozen_backbone, in_situ, relative, require, sharp
+from harness.gates import GateOutcome, attention, frozen_backbone, in_dtype, in_fp32, in_situ, relative, require, sharp
 from methods.delta_mem import _plain
 from methods.delta_mem._cache import together
 
@@ -27,6 +28,31 @@ TOKENS = 96
 """Tokens of a probe at most: enough for several chunks and messages."""
 PLAIN_TOKENS = 40
 """Tokens that the plain second writing goes through, one by one."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the ways to feed the same history."""
+
+    gap: int = 0
+    """Tokens of padding."""
+    pad: str = "left"
+    chunk: int | None = None
+    """Tokens at a time; all of them by default."""
+    beside: bool = False
+    """Another history in the same batch."""
+    attention: str = ""
+    """Backend; the run's by default."""
+
+
+WAYS = {
+    "padding_left": Way(gap=7),
+    "padding_right": Way(gap=7, pad="right"),
+    "batch": Way(beside=True),
+    "chunks": Way(chunk=13),
+    "eager": Way(attention="eager"),
+    "sdpa": Way(attention="sdpa"),
+}
 
 
 @dataclass
@@ -87,23 +113,25 @@ def _probe(method: DeltaMem, episode: Episode) -> Probe:
 
 
 def _write(
-    method: DeltaMem, rows: Sequence[Probe], chunk: int | None = None, pad: str = "left", gap: int = 0
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """States, hidden states and mask of a batch, padded by at least ``gap``, fed whole or in chunks."""
+    method: DeltaMem, rows: Sequence[Probe], way: Way = Way(), memory: bool = True
+) -> tuple[Any, Tensor, Tensor]:
+    """Cache, hidden states and mask of a batch, fed in one of the ways, with the memory or to the bare backbone."""
     backbone = method.backbone
-    width = max(len(p.ids) for p in rows) + gap
-    place = lambda row, fill: [fill] * (width - len(row)) + row if pad == "left" else row + [fill] * (width - len(row))  # noqa: E731
+    width = max(len(p.ids) for p in rows) + way.gap
+    left = way.pad == "left"
+    place = lambda row, fill: [fill] * (width - len(row)) + row if left else row + [fill] * (width - len(row))  # noqa: E731
     tensor = lambda rows: torch.tensor(rows, device=backbone.device)  # noqa: E731
     ids = tensor([place(p.ids, backbone.pad_token_id) for p in rows])
     mask = tensor([place([1] * len(p.ids), 0) for p in rows])
     owner = tensor([place(p.owner, -1) for p in rows])
     positions = (mask.cumsum(1) - 1).clamp_min(0)
-    cache = method.memory.memory_cache(batch_size=len(rows))
+    cache = method.memory.memory_cache(batch_size=len(rows)) if memory else DynamicCache(config=backbone.model.config)
     hidden = []
-    with backbone.active(method.name):
-        for at in range(0, width, chunk or width):
-            end = min(width, at + (chunk or width))
-            cache.announce(owner[:, at:end])
+    with backbone.active(method.name) if memory else contextlib.nullcontext():
+        for at in range(0, width, way.chunk or width):
+            end = min(width, at + (way.chunk or width))
+            if memory:
+                cache.announce(owner[:, at:end])
             hidden.append(
                 backbone.model.get_decoder()(
                     input_ids=ids[:, at:end],
@@ -112,8 +140,9 @@ def _write(
                     past_key_values=cache,
                 ).last_hidden_state
             )
-        method.memory.commit(cache)
-    return cache.states, torch.cat(hidden, dim=1), mask.bool()
+        if memory:
+            method.memory.commit(cache)
+    return cache, torch.cat(hidden, dim=1), mask.bool()
 
 
 def _read(method: DeltaMem, states: Sequence[Tensor], question: Sequence[int]) -> Tensor:
@@ -124,31 +153,31 @@ def _read(method: DeltaMem, states: Sequence[Tensor], question: Sequence[int]) -
         return method.backbone.model(input_ids=ids, past_key_values=cache).logits[0]
 
 
-def _outcome(method: DeltaMem, probe: Probe, row: int, written: tuple[list[Tensor], Tensor, Tensor]) -> Outcome:
-    states, hidden, mask = written
-    one = [s[row : row + 1] for s in states]
-    return Outcome(torch.cat(together(one)), hidden[row][mask[row]], _read(method, one, probe.question))
+def _fed_by(method: DeltaMem, way: Way, probe: Probe, other: Probe) -> Outcome:
+    """What a history gives that is written in one of the ways."""
+    with _backend(method.backbone, way):
+        cache, hidden, mask = _write(method, _rows(way, probe, other), way)
+        one = [s[:1] for s in cache.states]
+        return Outcome(torch.cat(together(one)), hidden[0][mask[0]], _read(method, one, probe.question))
+
+
+def _bare(method: DeltaMem, way: Way, probe: Probe, other: Probe) -> Tensor:
+    """Logits [T, vocabulary] of a history's tokens by the frozen backbone, fed in the same way."""
+    with _backend(method.backbone, way):
+        _, hidden, mask = _write(method, _rows(way, probe, other), way, memory=False)
+        return method.backbone.model.get_output_embeddings()(hidden[0][mask[0]])
+
+
+def _rows(way: Way, probe: Probe, other: Probe) -> list[Probe]:
+    return [probe, other] if way.beside else [probe]
+
+
+def _backend(backbone: Backbone, way: Way) -> contextlib.AbstractContextManager[None]:
+    return attention(backbone, way.attention) if way.attention else contextlib.nullcontext()
 
 
 def _whole(method: DeltaMem, probe: Probe) -> Outcome:
-    return _outcome(method, probe, 0, _write(method, [probe]))
-
-
-@contextlib.contextmanager
-def _fp32(backbone: Backbone) -> Iterator[None]:
-    """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number.
-
-    Tensors are widened and narrowed one by one: what is fp32 in a bf16 model (RoPE's frequencies) must stay so.
-    """
-    model = backbone.model
-    narrow = [(t, t.dtype) for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.half)]
-    for tensor, _ in narrow:
-        tensor.data = tensor.data.float()
-    try:
-        yield
-    finally:
-        for tensor, dtype in narrow:
-            tensor.data = tensor.data.to(dtype)
+    return _fed_by(method, Way(), probe, probe)
 
 
 # --- gates ---
@@ -157,7 +186,7 @@ def _fp32(backbone: Backbone) -> Iterator[None]:
 def _activity(method: DeltaMem, probe: Probe, own: Outcome, zero: Tensor) -> list[GateOutcome]:
     """The state moves on every chunk with a writable token, and a non-zero state corrects."""
     half = Probe(probe.ids[: len(probe.ids) // 2], probe.owner[: len(probe.ids) // 2], probe.question)
-    early = torch.cat(together(s[:1] for s in _write(method, [half])[0]))
+    early = torch.cat(together(s[:1] for s in _write(method, [half])[0].states))
     moved = min(
         float(early.flatten(1).norm(dim=1).min()),
         float((own.states - early).flatten(1).norm(dim=1).min()),
@@ -194,29 +223,28 @@ def _isolation(
 def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero: Tensor) -> list[GateOutcome]:
     """Padding, batch, chunks and attention backend change nothing: sharp in fp32, then in the run's dtype."""
     backbone = method.backbone
-    ways: dict[str, Callable[[], Outcome]] = {
-        "padding_left": lambda: _outcome(method, first, 0, _write(method, [first], gap=7)),
-        "padding_right": lambda: _outcome(method, first, 0, _write(method, [first], pad="right", gap=7)),
-        "batch": lambda: _outcome(method, first, 0, _write(method, [first, second])),
-        "chunks": lambda: _outcome(method, first, 0, _write(method, [first], chunk=13)),
-        "eager": lambda: _with_attention(method, first, "eager"),
-        "sdpa": lambda: _with_attention(method, first, "sdpa"),
-    }
+    by = lambda: {name: _fed_by(method, way, first, second) for name, way in WAYS.items()}  # noqa: E731
     results = []
-    with _fp32(backbone):
-        base = _whole(method, first)
-        outcomes = {name: way() for name, way in ways.items()}
+    with in_fp32(backbone):
+        base, outcomes = _whole(method, first), by()
         results.append(sharp("equality.feed.sharp", [(_fed(method, first), base.states)]))
         results.append(sharp("equality.definition.sharp", _definition(method, first)))
     results += [sharp(f"equality.{name}.sharp", outcome.pairs(base)) for name, outcome in outcomes.items()]
+    effect, noise = relative(own.logits, zero), _noise(method, first, second)
     if backbone.dtype != torch.float32:
-        outcomes = {name: way() for name, way in ways.items()}
-    effect = relative(own.logits, zero)
+        outcomes, rounded = by(), relative(own.logits, base.logits)
+        results.append(in_dtype("equality.dtype.in_situ", rounded, noise, effect, backbone.dtype))
+        noise = max(noise, rounded)
     for name, outcome in outcomes.items():
         difference = relative(outcome.logits, own.logits)
-        bare = _bare(backbone, first, name)
-        results.append(in_situ(f"equality.{name}.in_situ", difference, bare, effect, backbone.dtype))
+        results.append(in_situ(f"equality.{name}.in_situ", difference, noise, effect, backbone.dtype))
     return results
+
+
+def _noise(method: DeltaMem, first: Probe, second: Probe) -> float:
+    """What the frozen backbone itself differs by between the run's way and another: of all ways, the largest."""
+    base = _bare(method, Way(), first, second)
+    return max(relative(_bare(method, way, first, second), base) for way in WAYS.values())
 
 
 def _fed(method: DeltaMem, probe: Probe) -> Tensor:
@@ -234,7 +262,7 @@ def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
     for layer in (method.memory.layers[0], method.memory.layers[-1]):
         memory = layer.memory
         with _plain.watched(layer) as seen:
-            states = _write(method, [probe])[0]
+            states = _write(method, [probe])[0].states
             _read(method, states, probe.question)
         owner = probe.owner if memory.config.memory_write_granularity != "token" else None
         S = torch.zeros_like(states[layer.index][0])
@@ -243,25 +271,3 @@ def _definition(method: DeltaMem, probe: Probe) -> list[tuple[Tensor, Tensor]]:
             pairs += [(found[head], delta) for head, delta in _plain.corrections(memory, reads).items()]
         pairs.append((states[layer.index][0], S))
     return pairs
-
-
-def _with_attention(method: DeltaMem, probe: Probe, implementation: str) -> Outcome:
-    with attention(method.backbone, implementation):
-        return _whole(method, probe)
-
-
-def _bare(backbone: Backbone, probe: Probe, way: str) -> float:
-    """What the frozen backbone itself differs by between the run's way and ``way``, on the question's logits."""
-
-    def logits(gap: int = 0, rows: int = 1) -> Tensor:
-        question = [backbone.pad_token_id] * gap + probe.question
-        ids: Any = torch.tensor([question] * rows, device=backbone.device)
-        mask = torch.tensor([[0] * gap + [1] * len(probe.question)] * rows, device=backbone.device)
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        return backbone.model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[0, gap:]
-
-    base = logits()
-    if way in ("eager", "sdpa"):
-        with attention(backbone, way):
-            return relative(logits(), base)
-    return relative(logits(gap=7) if way.startswith("padding") else logits(rows=2), base)

@@ -42,7 +42,12 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def opened(folder):
     """Opens it, with options of its specification."""
-    return lambda **options: backbones.open_backbone(BackboneSpec(folder=str(folder), **options), RunSpec(device="cpu"))
+
+    def open_it(dtype="float32", **options):
+        spec = BackboneSpec(folder=str(folder), **options)
+        return backbones.open_backbone(spec, RunSpec(device="cpu", dtype=dtype))
+
+    return open_it
 
 
 def logits(backbone):
@@ -56,8 +61,9 @@ def passed(row, backbone, episodes, condition="removed"):
     given = set(backbone.model.parameters())
     method = cls(config, backbone, 1)
     rng = torch.Generator().manual_seed(7)
-    for parameter in set(backbone.adapters[method.name].parameters()) - given:
-        parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=rng))
+    for parameter in backbone.adapters[method.name].parameters():
+        if parameter not in given:
+            parameter.data.add_((0.1 * torch.randn(parameter.shape, generator=rng)).to(parameter))
     found = certificate.run(method, episodes[:2], condition)
     method.close()
     return [gate.name for gate in found if gate.status == "pass"]
@@ -110,9 +116,10 @@ def test_layers_that_lie_on_disk_compute_as_those_in_memory(opened, episodes):
     assert "placed" not in whole.describe()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("row", ["delta_mem_tsw", "delta_mem_ssw", "lora"])
-def test_gates_are_passed_with_layers_on_disk(row, opened, episodes):
-    names = passed(row, opened(device_map=HALF_ON_DISK), episodes)
+def test_gates_are_passed_with_layers_on_disk(row, dtype, opened, episodes):
+    names = passed(row, opened(device_map=HALF_ON_DISK, dtype=dtype), episodes)
     assert {"isolation.answers", "equality.answers_batch", "isolation.backbone"} <= set(names)
 
 
@@ -159,9 +166,10 @@ def test_four_bits_are_another_backbone_of_as_many_parameters(opened):
 
 
 @needs_bitsandbytes
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("row", ["delta_mem_tsw", "lora"])
-def test_gates_are_passed_at_four_bits(row, opened, episodes):
-    names = passed(row, opened(quantization="nf4"), episodes)
+def test_gates_are_passed_at_four_bits(row, dtype, opened, episodes):
+    names = passed(row, opened(quantization="nf4", dtype=dtype), episodes)
     assert {"isolation.answers", "equality.answers_batch", "isolation.backbone"} <= set(names)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from harness import certificate
+from harness import certificate, random_weights
 from harness.gates import GateError
 from harness.registry import resolve
 from methods.delta_mem import DeltaMem, _layer, _model
@@ -22,10 +22,10 @@ ROWS = ("delta_mem_tsw", "delta_mem_ssw", "delta_mem_msw")
 def gates(tiny, shake, episodes):
     """Runs the gates of a row on a fresh tiny backbone."""
 
-    def run(row="delta_mem_tsw", seed=1, shape="tiny-llama", settings=None, **options):
+    def run(row="delta_mem_tsw", seed=1, shape="tiny-llama", settings=None, size=0.1, **options):
         cls, config = resolve(row, settings)
         method = cls(config, tiny(shape, **options), seed)
-        shake(method.memory, 0.1, seed)
+        shake(method.memory, size, seed)
         return certificate.run(method, episodes[:2], "removed")
 
     return run
@@ -199,11 +199,27 @@ CAUGHT_BY = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mutation", CAUGHT_BY, ids=lambda m: m.__name__)
-def test_a_broken_memory_is_caught(mutation, gates, monkeypatch):
+def test_a_broken_memory_is_caught(mutation, dtype, gates, monkeypatch):
     mutation(monkeypatch)
-    with pytest.raises(GateError, match=f"gate {CAUGHT_BY[mutation]}"):
-        gates()
+    first = CAUGHT_BY[mutation] if dtype == "float32" else ""  # in bf16 another may see it before
+    with pytest.raises(GateError, match=f"gate {first}"):
+        gates(dtype=dtype)
+
+
+@pytest.mark.parametrize("share", [-1.0, 0.4])
+def test_a_memory_that_is_broken_in_bf16_alone_is_caught(share, gates, monkeypatch):
+    plain = _layer.Prepared.correct
+
+    def broken(self, head, output, reads):
+        corrected = plain(self, head, output.clone(), reads)
+        return corrected if output.dtype == torch.float32 else output + share * (corrected - output)
+
+    monkeypatch.setattr(_layer.Prepared, "correct", broken)
+    gates()
+    with pytest.raises(GateError, match=r"gate equality\.dtype\.in_situ"):
+        gates(dtype="bfloat16")
 
 
 def message_writes_fall_back_to_tokens(patch):
@@ -238,6 +254,16 @@ def test_healthy_variants_pass(row, dtype, gates):
         outcomes = gates(row, seed, dtype=dtype)
         assert len({g.name for g in outcomes}) == len(outcomes) > 15
         assert all(g.value is not None for g in outcomes)
+
+
+@pytest.mark.parametrize("shape", ["tiny-llama", "tiny-qwen3"])
+@pytest.mark.parametrize("row", ROWS)
+def test_healthy_variants_pass_in_bf16_below_many_layers(row, shape, gates, monkeypatch):
+    """As many as Qwen3-4B has make a hundredth of one bit, where the bare backbone may compute bit for bit alike."""
+    known = random_weights.shape
+    monkeypatch.setattr(random_weights, "shape", lambda name: {**known(name), "num_hidden_layers": 36})
+    outcomes = gates(row, 1, shape, size=0.02, dtype="bfloat16")
+    assert {g.name for g in outcomes if g.value > 1e-2} >= {"equality.dtype.in_situ"}
 
 
 @pytest.mark.parametrize(
