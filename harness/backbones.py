@@ -320,7 +320,7 @@ def _read(spec: BackboneSpec, where: str, revision: str, options: dict[str, Any]
     source = {"revision": revision, "trust_remote_code": spec.remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **source)
-        model = AutoModelForCausalLM.from_pretrained(where, **source, **options)
+        model = AutoModelForCausalLM.from_pretrained(where, use_safetensors=True, **source, **options)
     except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise HarnessError(REMOTE_CODE.format(where)) from error

@@ -169,3 +169,14 @@ def test_messages_of_one_frame_are_one_message_to_a_memory_and_told_apart_as_par
 
 def test_without_a_frame_parts_are_messages(tiny):
     assert tiny().encode(CHAT, unit="part") == tiny().encode(CHAT)
+
+
+def test_weights_that_no_digest_covers_are_refused(tiny, tmp_path):
+    """A folder's digest is of its safetensors; those of a pickle beside them could change and nobody would see."""
+    original = tiny()
+    original.model.save_pretrained(tmp_path)
+    original.tokenizer.save_pretrained(tmp_path)
+    torch.save(original.model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(HarnessError, match=r"no file named model\.safetensors"):
+        backbones.open_backbone(BackboneSpec(folder=str(tmp_path)), RunSpec(device="cpu"))
