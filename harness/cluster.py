@@ -117,7 +117,10 @@ def start(run: RunSpec, log: Path | None = None) -> Path:
     (folder / "pid").write_text(str(process.pid))
     while not address.exists():
         if process.poll() is not None:
-            raise HarnessError(f"the run's cluster did not start (exit {process.returncode}); see {log or 'its log'}")
+            raise HarnessError(
+                f"the run's cluster did not start, it {_ending(process.returncode)}; see {log or 'its log'}, and run "
+                "the same command again"
+            )
         time.sleep(0.02)
     return address
 
@@ -188,9 +191,12 @@ class Head:
 
     def end(self) -> str:
         """How it ended, in words."""
-        code = self.process.poll()
-        how = f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
+        how = _ending(self.process.poll())
         return f"Ray's head {how}, as it does where a part of Ray is lost; see logs/cluster.log"
+
+
+def _ending(code: int | None) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit {code}"
 
 
 def free_port() -> int:

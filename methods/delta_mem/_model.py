@@ -82,7 +82,7 @@ class DeltaMemModel(BaseTuner):
     def _enter(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if not self.layers or self.layers[0].disable_adapters:
             return
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))  # as transformers calls it since 5.24
         if not isinstance(cache, MemoryCache):
             raise HarnessError(
                 "a δ-mem adapter is active but the call carries no state, so the memory would be silently off; "
