@@ -169,7 +169,8 @@ class Head:
         written = self.folder / "ray_current_cluster"
         while not written.exists() or not written.read_text():
             if self.process.poll() is not None:
-                raise HarnessError(f"Ray's head did not start (exit {self.process.returncode}); see the cluster's log")
+                how = _ending(self.process.returncode)
+                raise HarnessError(f"Ray's head {how} while it started; see the cluster's log, and run again")
             self._speak_for_agent()
             if _ended(self.process.pid, "raylet"):  # Ray itself would wait for it to the end
                 raise HarnessError(
@@ -284,7 +285,8 @@ async def _boot(workers: Workers, head: Head | None) -> None:
         await asyncio.to_thread(connect, address, workers.run, head is not None)
         workers.shelf = None if head else await asyncio.to_thread(put_up)
     except (HarnessError, ConnectionError) as error:
-        workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({error})"))
+        why = f"{error}" if isinstance(error, HarnessError) else f"{error}; see the cluster's log, and run again"
+        workers.ready.set_exception(HarnessError(f"Ray cannot serve this run ({why})"))
         return
     workers.open()
 

@@ -131,6 +131,15 @@ def test_what_ran_before_there_were_logs_is_charged_once(tmp_path):
     assert used(tmp_path) == 1
 
 
+def test_a_job_that_kept_a_log_is_charged_by_it_alone(tmp_path, clock):
+    job = worker(tmp_path)
+    with job.piece("fit"):
+        clock.seconds += 2 * HOUR
+    job.close()
+    allowance.charge(tmp_path, str(job.path.relative_to(tmp_path / "spent").with_suffix("")), HOUR, 0.0)
+    assert used(tmp_path) == 2
+
+
 SPEC = {
     "name": "x",
     "backbones": {"tiny": {"random": "tiny-llama"}},

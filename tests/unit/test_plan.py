@@ -207,3 +207,9 @@ def test_measurements_are_planned_and_longer_ones_cost_more():
     longer = planning.plan(config.load("efficiency", ["efficiency.prompt_lengths=[512, 2048]"]))
     assert all(b.tokens > a.tokens and b.seconds > a.seconds for a, b in zip(estimates, longer, strict=True))
     assert next(planning.lines(config.load("efficiency"), estimates))[:2] == ["small_qwen3/frozen", "measure"]
+
+
+def test_a_step_of_training_takes_a_pass_there_and_one_back():
+    """The weights are frozen, so that the way back computes no gradient of theirs: as much again, not twice."""
+    forms, load = Forms(1e8, RunSpec()), Load(tokens=1000, pairs=5e5, calls=4)
+    assert forms.training(load) == 2 * forms.reading(load)
