@@ -41,7 +41,7 @@ class Nodes:
 
         ray_constants.ENABLE_RAY_CLUSTER = False  # the same switch, where Ray was imported before
         self.folder = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # a socket's path may have 107 characters
-        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)  # it writes its address there, wherever it runs
+        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)  # its address goes there
         self.ray, self.first = Cluster(), each
 
     def __enter__(self) -> Nodes:
