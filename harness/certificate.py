@@ -21,15 +21,14 @@ from harness import generation
 from harness.backbones import Backbone
 from harness.episodes import Episode, History, Query, digest
 from harness.gates import (
-    DTYPE_FLOOR,
+    DRAWS,
     HALVES,
     GateError,
     GateOutcome,
     attention,
     frozen_backbone,
-    in_dtype,
-    in_fp32,
     in_situ,
+    last_bits,
     relative,
     require,
 )
@@ -175,7 +174,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
 
 
 def _equality(backbone: Backbone, asked: _Asked, alone: Tensor) -> list[GateOutcome]:
-    """Batch, padding and attention backend move the answers by no more than twice what arithmetic does."""
+    """Batch, padding and attention backend move the answers by no more than arithmetic does."""
     bare = Steering()
     plain = _scores(backbone, [asked.prompt], bare)[0]
     effect = relative(alone, plain) if any(asked.steering.acts) else float("inf")
@@ -189,19 +188,20 @@ def _equality(backbone: Backbone, asked: _Asked, alone: Tensor) -> list[GateOutc
         with attention(backbone, backend):
             steered, unsteered = (_scores(backbone, [asked.prompt], s)[0] for s in (asked.steering, bare))
         ways[backend] = steered, unsteered
-    noise = max(relative(unsteered, plain) for _, unsteered in ways.values())
-    apart = {name: relative(steered, alone) for name, (steered, _) in ways.items()}
-    found = []
-    if max(apart.values()) > max(DTYPE_FLOOR[backbone.dtype], 2 * noise) and backbone.dtype in HALVES:
-        # What a method adds may itself be rounded more than the bare backbone is: costly to know, and seldom needed.
-        with in_fp32(backbone):
-            exact = _scores(backbone, [asked.prompt], asked.steering)[0]
-        rounded = relative(alone, exact)
-        found.append(in_dtype("equality.answers_dtype", rounded, noise, effect, backbone.dtype))
-        noise = max(noise, rounded)
-    return found + [
-        in_situ(f"equality.answers_{name}", difference, noise, effect, backbone.dtype)
-        for name, difference in apart.items()
+    noise = 0.0
+    for seed in range(DRAWS) if backbone.dtype in HALVES else ():
+        with last_bits(backbone, seed):
+            noise = max(noise, relative(_scores(backbone, [asked.prompt], asked.steering)[0], alone))
+    return [
+        in_situ(
+            f"equality.answers_{name}",
+            relative(steered, alone),
+            relative(unsteered, plain),
+            noise,
+            effect,
+            backbone.dtype,
+        )
+        for name, (steered, unsteered) in ways.items()
     ]
 
 

@@ -51,7 +51,7 @@ NOWHERE = "http://127.0.0.1:9"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Even then Ray's head tells its makers that it runs without, and asks first in which cloud it is; requests takes
-    # the proxy of one host from such a variable, so that this reaches nobody either.
+    # the proxy of one host from such a variable, so that this reaches nobody either (unless no_proxy names that host).
     "RAY_USAGE_STATS_REPORT_URL": NOWHERE,
     "http://169.254.169.254_proxy": NOWHERE,
     "http://metadata.google.internal_proxy": NOWHERE,

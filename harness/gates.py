@@ -18,6 +18,7 @@ from harness.errors import HarnessError
 from harness.records import GateOutcome
 
 __all__ = [
+    "DRAWS",
     "DTYPE_FLOOR",
     "SHARP",
     "GateError",
@@ -27,6 +28,7 @@ __all__ = [
     "in_dtype",
     "in_fp32",
     "in_situ",
+    "last_bits",
     "relative",
     "require",
     "sharp",
@@ -35,6 +37,8 @@ __all__ = [
 SHARP = 1e-5
 """Largest relative difference a tensor between two ways that compute the same, in fp32."""
 HALVES = (torch.bfloat16, torch.half)
+DRAWS = 4
+"""Of last bits that are moved; what the largest of them does is the noise."""
 DTYPE_FLOOR = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float64: 1e-9}
 """What arithmetic alone may do in situ; bf16: some 5e-3 was measured between SDPA and eager."""
 
@@ -72,17 +76,18 @@ def sharp(name: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> GateOutcome:
     )
 
 
-def in_situ(name: str, with_memory: float, noise: float, effect: float, dtype: torch.dtype) -> GateOutcome:
-    """Equality in the run's dtype: no more than twice what arithmetic alone does.
+def in_situ(name: str, with_memory: float, bare: float, noise: float, effect: float, dtype: torch.dtype) -> GateOutcome:
+    """Equality in the run's dtype: no more than twice what the bare backbone differs by, or than one bit does.
 
     Args:
         with_memory: Relative difference of logits between two ways, steered.
-        noise: What arithmetic does: the same of the frozen backbone, the largest of all ways (on one of them it may
-            compute bit for bit alike by luck), or of the steered one between the run's dtype and fp32.
+        bare: The same of the frozen backbone on the same two ways.
+        noise: What :func:`last_bits` do to the steered logits; in bf16 alone. A backbone may compute bit for bit alike
+            on two ways, and many layers still make much of the bit that a memory has from one of them.
         effect: Relative size of what the memory does, own against zero state; warns where the difference exceeds
             a quarter of it, because the effect then drowns in arithmetic.
     """
-    limit = max(DTYPE_FLOOR[dtype], 2 * noise)
+    limit = max(DTYPE_FLOOR[dtype], 2 * bare, noise if dtype in HALVES else 0.0)
     passed = require(
         name, with_memory <= limit, f"steered logits differ by {with_memory:.1e} of {limit:.1e}", with_memory, limit
     )
@@ -90,19 +95,35 @@ def in_situ(name: str, with_memory: float, noise: float, effect: float, dtype: t
 
 
 def in_dtype(name: str, rounded: float, noise: float, effect: float, dtype: torch.dtype) -> GateOutcome:
-    """The run's dtype against fp32: rounding may move the logits by half of what the memory does, not by more.
-
-    Many layers make much of one bit's difference, the more the larger the memory's corrections are (36 layers in bf16:
-    1e-2 for the frozen backbone, 3e-1 with a memory that turns all logits), so that nothing else bounds it.
+    """The run's dtype against fp32: rounding may move the logits by half of what the memory does, or by its bits.
 
     Args:
         rounded: Relative difference of steered logits.
-        noise: What arithmetic does to the frozen backbone.
-        effect: As in :func:`in_situ`; warns likewise.
+        noise, effect: As in :func:`in_situ`; warns likewise.
     """
-    limit = max(DTYPE_FLOOR[dtype], 2 * noise, effect / 2)
+    limit = max(DTYPE_FLOOR[dtype], noise, effect / 2)
     why = f"steered logits in {str(dtype).removeprefix('torch.')} are {rounded:.1e} of {limit:.1e} off those in float32"
     return _drowned(require(name, rounded <= limit, why, rounded, limit), rounded, effect)
+
+
+@contextlib.contextmanager
+def last_bits(backbone: Backbone, seed: int) -> Iterator[None]:
+    """The last bit of each number of every embedding moves up or down, as a seed draws.
+
+    It shows what arithmetic makes of a bit; a fault of a method is in both runs alike and cannot hide in it.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    step = torch.finfo(backbone.dtype).eps
+
+    def move(module: Any, args: Any, embedded: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, embedded.shape, generator=rng).to(embedded) * 2 - 1
+        return embedded * (1 + step * signs)
+
+    hook = backbone.model.get_input_embeddings().register_forward_hook(move)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _drowned(passed: GateOutcome, difference: float, effect: float) -> GateOutcome:
@@ -142,21 +163,22 @@ def in_fp32(backbone: Backbone) -> Iterator[None]:
     """The model in fp32 inside the block: the same weights, since every bf16 number is an fp32 number.
 
     Tensors are widened and narrowed one by one: what is fp32 in a bf16 model (RoPE's frequencies) must stay so. Each is
-    found by its module, for what accelerate brings from elsewhere is another tensor after each use; and where it does,
-    the narrow ones are kept, for it knows tied weights by their address. Weights of four bits stay as they are, and are
-    multiplied in fp32.
+    found by its module, for what accelerate brings from elsewhere is another tensor after each use. The narrow ones are
+    kept where accelerate knows tied weights by their address, and on CPUs, where they are mapped from their file.
+    Weights of four bits stay as they are, and are multiplied in fp32.
     """
     modules = list(backbone.model.modules())
     placed = any(hasattr(module, "_hf_hook") for module in modules)
+    keep = lambda tensor: placed or tensor.device.type == "cpu"  # noqa: E731
     stores = [store for module in modules for store in (module._parameters, module._buffers)]
-    halves = [(s, n, t.dtype, t.data if placed else None) for s in stores for n, t in s.items() if _is_half(t)]
+    halves = [(s, n, t.dtype, t.data if keep(t) else None) for s in stores for n, t in s.items() if _is_half(t)]
     packed = [(m, m.compute_dtype) for m in modules if getattr(m, "compute_dtype", None) in HALVES]
-    for store, name, dtype, _ in halves:
-        if store[name].dtype == dtype:  # tied weights are met twice
-            store[name].data = store[name].data.float()
-    for module, _ in packed:
-        module.compute_dtype = torch.float32
-    try:
+    try:  # memory may run short in the middle
+        for store, name, dtype, _ in halves:
+            if store[name].dtype == dtype:  # tied weights are met twice
+                store[name].data = store[name].data.float()
+        for module, _ in packed:
+            module.compute_dtype = torch.float32
         yield
     finally:
         for store, name, dtype, narrow in halves:

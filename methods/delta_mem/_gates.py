@@ -17,7 +17,19 @@ from transformers import DynamicCache
 
 from harness.backbones import Backbone
 from harness.episodes import Episode, Message
-from harness.gates import GateOutcome, attention, frozen_backbone, in_dtype, in_fp32, in_situ, relative, require, sharp
+from harness.gates import (
+    DRAWS,
+    GateOutcome,
+    attention,
+    frozen_backbone,
+    in_dtype,
+    in_fp32,
+    in_situ,
+    last_bits,
+    relative,
+    require,
+    sharp,
+)
 from methods.delta_mem import _plain
 from methods.delta_mem._cache import together
 
@@ -230,21 +242,28 @@ def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero:
         results.append(sharp("equality.feed.sharp", [(_fed(method, first), base.states)]))
         results.append(sharp("equality.definition.sharp", _definition(method, first)))
     results += [sharp(f"equality.{name}.sharp", outcome.pairs(base)) for name, outcome in outcomes.items()]
-    effect, noise = relative(own.logits, zero), _noise(method, first, second)
+    effect, noise = relative(own.logits, zero), 0.0
     if backbone.dtype != torch.float32:
-        outcomes, rounded = by(), relative(own.logits, base.logits)
+        outcomes, noise = by(), _noise(method, first, own)
+        rounded = relative(own.logits, base.logits)
         results.append(in_dtype("equality.dtype.in_situ", rounded, noise, effect, backbone.dtype))
-        noise = max(noise, rounded)
+    plain = _bare(method, Way(), first, second)
     for name, outcome in outcomes.items():
-        difference = relative(outcome.logits, own.logits)
-        results.append(in_situ(f"equality.{name}.in_situ", difference, noise, effect, backbone.dtype))
+        difference, bare = (
+            relative(outcome.logits, own.logits),
+            relative(_bare(method, WAYS[name], first, second), plain),
+        )
+        results.append(in_situ(f"equality.{name}.in_situ", difference, bare, noise, effect, backbone.dtype))
     return results
 
 
-def _noise(method: DeltaMem, first: Probe, second: Probe) -> float:
-    """What the frozen backbone itself differs by between the run's way and another: of all ways, the largest."""
-    base = _bare(method, Way(), first, second)
-    return max(relative(_bare(method, way, first, second), base) for way in WAYS.values())
+def _noise(method: DeltaMem, probe: Probe, own: Outcome) -> float:
+    """What the last bits of embeddings do to the answer, written and read anew."""
+    found = []
+    for seed in range(DRAWS):
+        with last_bits(method.backbone, seed):
+            found.append(relative(_whole(method, probe).logits, own.logits))
+    return max(found)
 
 
 def _fed(method: DeltaMem, probe: Probe) -> Tensor:

@@ -208,17 +208,43 @@ def test_a_broken_memory_is_caught(mutation, dtype, gates, monkeypatch):
         gates(dtype=dtype)
 
 
-@pytest.mark.parametrize("share", [-1.0, 0.4])
-def test_a_memory_that_is_broken_in_bf16_alone_is_caught(share, gates, monkeypatch):
+def correction_negated(patch):
     plain = _layer.Prepared.correct
 
     def broken(self, head, output, reads):
         corrected = plain(self, head, output.clone(), reads)
-        return corrected if output.dtype == torch.float32 else output + share * (corrected - output)
+        return corrected if output.dtype == torch.float32 else 2 * output - corrected
 
-    monkeypatch.setattr(_layer.Prepared, "correct", broken)
+    patch.setattr(_layer.Prepared, "correct", broken)
+
+
+def state_decays_after_every_chunk(patch):
+    plain, dtype = DeltaMemory.attend, []
+
+    def attend(self, x, *args):
+        dtype[:] = [x.dtype]
+        return plain(self, x, *args)
+
+    patch.setattr(DeltaMemory, "attend", attend)
+    scan = _layer.scan
+
+    def broken(*args):
+        reads, state = scan(*args)
+        return reads, state * 0.7 if dtype == [torch.bfloat16] else state
+
+    patch.setattr(_layer, "scan", broken)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "gate"),
+    [(correction_negated, r"equality\.dtype"), (state_decays_after_every_chunk, r"equality\.chunks\.in_situ")],
+    ids=lambda m: getattr(m, "__name__", ""),
+)
+def test_what_is_broken_in_bf16_alone_is_caught(mutation, gate, gates, monkeypatch):
+    """Sharp gates compare in float32 and see nothing; the fault must not license itself as noise."""
+    mutation(monkeypatch)
     gates()
-    with pytest.raises(GateError, match=r"gate equality\.dtype\.in_situ"):
+    with pytest.raises(GateError, match=f"gate {gate}"):
         gates(dtype="bfloat16")
 
 
