@@ -9,7 +9,7 @@ import pytest
 from tests.faults.campaign_ray import is_raylet, is_worker
 from tests.faults.pipeline import ONE, SEED, SHORT, Checkout, unbroken
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.slow]  # slow until a whole pass of it was seen
+pytestmark = pytest.mark.pipeline
 
 INLINE = (*ONE, "run.executor=inline")
 """The same answers without Ray, sooner."""

@@ -13,8 +13,6 @@ import pytest
 from harness import config, executor
 from tests.faults.pipeline import PATIENCE
 
-pytestmark = pytest.mark.slow
-
 EXPERIMENT = """\
 name: ranked
 backbones: {tiny: {random: tiny-llama}}
