@@ -54,7 +54,7 @@ def _rank(index: int, count: int, folder: Path, backbone: str, row: str, steps: 
     if count > 1:
         meeting = f"file://{folder / 'meeting'}"
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=index, world_size=count)
-    data, settings = DataSpec(source="generated"), {"facts": 16}
+    data, settings = DataSpec(source="generated"), {"facts": 12, "values": 12}
     episodes = task("write_clear_read").load(data, "train", settings, steps * accumulation).episodes
     with Session.open(backbone, row, run=RunSpec(device="cpu")) as session:
         budget = Budget(steps=steps, accumulation=accumulation)

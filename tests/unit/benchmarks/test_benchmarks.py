@@ -45,7 +45,6 @@ def test_twenty_questions_compares_both_ways():
         assert found[f"{case}.equal_answers"] == {"value": 3, "goal": 3, "met": True}
 
 
-@pytest.mark.slow  # three processes that each import all there is
 def test_ranks_are_compared_with_one_worker():
     found = printed("ranks", "--backbone", "random:tiny-llama", "--row", "lora", "--steps", "2", "--accumulation", "2")
     one, two = (found[f"lora.{count}.step"]["value"] for count in (1, 2))
