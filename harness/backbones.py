@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,8 @@ class Backbone:
             adapter = get_peft_model(self.model, config).eval()
         if _in_layers(adapter):
             adapter.base_model.disable_adapter_layers()
+        # For "auto", PEFT would ask the hub at every checkpoint whether the vocabulary has changed.
+        adapter.save_pretrained = partial(adapter.save_pretrained, save_embedding_layers=False)
         self.adapters[name] = adapter
         return adapter
 
@@ -163,7 +165,7 @@ class Backbone:
         from safetensors.torch import save_file
 
         adapter = self.adapters[name]
-        learned = get_peft_model_state_dict(adapter, save_embedding_layers=False)  # "auto" would ask the hub
+        learned = get_peft_model_state_dict(adapter, save_embedding_layers=False)
         tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in learned.items()}
         directory.mkdir(parents=True, exist_ok=True)
         save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -82,12 +82,12 @@ def in_situ(name: str, with_memory: float, bare: float, noise: float, effect: fl
     Args:
         with_memory: Relative difference of logits between two ways, steered.
         bare: The same of the frozen backbone on the same two ways.
-        noise: What :func:`last_bits` do to the steered logits; in bf16 alone. A backbone may compute bit for bit alike
-            on two ways, and many layers still make much of the bit that a memory has from one of them.
+        noise: What :func:`last_bits` do to the steered logits; 0 in fp32. In bf16 a backbone may compute bit for bit
+            alike on two ways, and many layers still make much of the bit that a memory has from one of them.
         effect: Relative size of what the memory does, own against zero state; warns where the difference exceeds
             a quarter of it, because the effect then drowns in arithmetic.
     """
-    limit = max(DTYPE_FLOOR[dtype], 2 * bare, noise if dtype in HALVES else 0.0)
+    limit = max(DTYPE_FLOOR[dtype], 2 * bare, noise)
     passed = require(
         name, with_memory <= limit, f"steered logits differ by {with_memory:.1e} of {limit:.1e}", with_memory, limit
     )

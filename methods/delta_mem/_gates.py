@@ -249,10 +249,8 @@ def _equality(method: DeltaMem, first: Probe, second: Probe, own: Outcome, zero:
         results.append(in_dtype("equality.dtype.in_situ", rounded, noise, effect, backbone.dtype))
     plain = _bare(method, Way(), first, second)
     for name, outcome in outcomes.items():
-        difference, bare = (
-            relative(outcome.logits, own.logits),
-            relative(_bare(method, WAYS[name], first, second), plain),
-        )
+        difference = relative(outcome.logits, own.logits)
+        bare = relative(_bare(method, WAYS[name], first, second), plain)
         results.append(in_situ(f"equality.{name}.in_situ", difference, bare, noise, effect, backbone.dtype))
     return results
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, cluster
+from harness import cli, cluster, random_weights
 from harness.experiment import RunSpec
 from tests.faults import network
 
@@ -50,6 +50,17 @@ def test_the_count_sees_every_way_out():
 def test_an_evaluation_asks_nobody(tmp_path):
     assert left("evaluate", *WORK, str(tmp_path), "--row", "frozen", "--seed", "42") == 0
     assert list(tmp_path.rglob("record.json"))
+    assert network.attempts() == 0
+
+
+@pytest.mark.usefixtures("_alone")
+@pytest.mark.parametrize("row", ["lora", "delta_mem_tsw"])
+def test_a_fit_asks_nobody_for_a_backbone_that_is_named_after_one_of_the_hub(row, tmp_path, monkeypatch):
+    """Neither its checkpoints nor what is stored of it."""
+    known = random_weights.shape
+    monkeypatch.setattr(random_weights, "shape", lambda name: {**known(name), "_name_or_path": "nobody/no-such-model"})
+    assert left("fit", *WORK, str(tmp_path), "--row", row, "--seed", "42") == 0
+    assert list(tmp_path.rglob("fit.json"))
     assert network.attempts() == 0
 
 

@@ -30,7 +30,7 @@ def test_a_sharp_gate_refuses_differences_and_what_is_no_number(shift):
 
 
 def test_in_situ_allows_twice_the_bare_difference_and_warns_where_it_drowns_the_effect():
-    gate = lambda d, bare, effect: gates.in_situ("g", d, bare, 1.0, effect, torch.float32)  # noqa: E731
+    gate = lambda d, bare, effect: gates.in_situ("g", d, bare, 0.0, effect, torch.float32)  # noqa: E731
     assert gate(1e-6, 0.0, 1.0).status == "pass"
     assert gate(2e-3, 1e-3, 1.0).status == "pass"
     assert gate(2e-3, 1e-3, 7e-3).status == "warn"
